@@ -1,0 +1,78 @@
+"""The command line: parse, call the library, print. Importing it imports no torch.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 a stated target was not met, 130 interrupted (Ctrl-C).
+"""
+
+import sys
+
+import click
+
+from compressor.cli.artifacts import decompress, inspect, verify
+from compressor.cli.recipes import recipe
+from compressor.cli.run import run
+from compressor.cli.shared import show_error
+from compressor.cli.train import train
+from compressor.errors import CompressorError
+
+
+class DefaultsToRun(click.Group):
+    """``compress MODEL [options]`` is ``compress run MODEL [options]``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "-h", "--version"}
+        if args and args[0] not in self.commands and args[0] not in own:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=DefaultsToRun,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 error, 2 usage, 3 target not met, 130 interrupted.",
+)
+@click.version_option(package_name="compressor", prog_name="compress")
+def cli() -> None:
+    """Compress a trained network: prune, share weights, encode, export.
+
+    \b
+    compress lenet5.pt --prune-sensitivity 0.25 --quantize 5bit --data mnist
+
+    takes a PyTorch checkpoint through Deep Compression and writes a small artifact (.dcz), a
+    dense ONNX file and a report. "compress MODEL" is short for "compress run MODEL"; its options
+    are listed by "compress run --help".
+    """
+
+
+for command in (run, train, inspect, decompress, verify, recipe):
+    cli.add_command(command)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its code; users' mistakes get one line, no traceback."""
+    try:
+        code = cli.main(args=args, prog_name="compress", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.ClickException as error:
+        show_error(error.format_message(), hint=_hint(error))
+        sys.exit(error.exit_code)
+    except CompressorError as error:
+        show_error(str(error))
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        show_error("interrupted; a run continues with the same command and --resume")
+        sys.exit(130)
+    except MemoryError:
+        show_error("not enough memory for this network and its data")
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        show_error(f"{where}{(error.strerror or str(error)).lower()}")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _hint(error: click.ClickException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path} --help" if context is not None else None

@@ -1,0 +1,154 @@
+"""``compress run``: the main job."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compressor.cli.shared import FILE, data_options, input_shape, listening
+from compressor.errors import UsageError
+from compressor.recipe import Recipe
+
+# option -> the setting that it changes
+SETTINGS = {
+    "prune_sensitivity": "prune.sensitivity",
+    "epochs": "prune.retrain.epochs",
+    "lr": "prune.retrain.lr",
+    "quantize": "share.bits",
+    "finetune_epochs": "share.finetune.epochs",
+    "data": "data.spec",
+    "mean": "data.mean",
+    "std": "data.std",
+    "arch": "arch",
+    "seed": "seed",
+    "threads": "threads",
+    "device": "device",
+}
+
+
+@click.command(short_help="Compress a checkpoint (the default command).")
+@click.argument("model", type=FILE)
+@click.option(
+    "--prune-sensitivity",
+    metavar="S",
+    help="Prune weights below S standard deviations of their layer: 0.25, or per layer "
+    "conv=0.5,fc=1.5 or layer1.*=0.3 (the last rule that fits wins).",
+)
+@click.option(
+    "--quantize",
+    metavar="BITS",
+    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns.",
+)
+@click.option("--epochs", type=int, help="Epochs of retraining after pruning.")
+@click.option("--lr", type=float, help="Learning rate of that retraining.")
+@click.option("--finetune-epochs", type=int, help="Epochs of fine-tuning the centroids.")
+@data_options
+@click.option(
+    "--arch",
+    metavar="NAME",
+    help="The network's class: a name of this tool's, torchvision:NAME or FILE.py:FUNCTION; "
+    "without it, recognised from the weights.",
+)
+@click.option("--input-shape", "shape", metavar="1,C,H,W", help="One input, batch first.")
+@click.option(
+    "--recipe", "recipe_file", metavar="FILE", help="A recipe file, or a shipped one's name."
+)
+@click.option(
+    "--set",
+    "changes",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any setting of the recipe, by its dotted name.",
+)
+@click.option(
+    "--save-recipe", type=FILE, metavar="FILE", help="Also write the resolved recipe here."
+)
+@click.option("--weights-only", is_flag=True, help="Leave the ONNX graph out of the artifact.")
+@click.option("--seed", type=int, help="Seed of everything random.")
+@click.option("--threads", type=int, help="CPU threads of torch; part of the recipe.")
+@click.option("--device", help="cpu, cuda or cuda:N.")
+@click.option("-o", "--output", type=FILE, metavar="FOLDER", help="[default: NAME-compressed]")
+@click.option("--force", is_flag=True, help="Overwrite the output folder's files.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run from its last stage.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the recipe, write nothing.")
+@click.option("--trust-pickle", is_flag=True, help="Load a pickled module: this can run any code.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
+@click.option("-v", "--verbose", is_flag=True, help="List every layer.")
+def run(model: Path, **options: Any) -> None:
+    """Compress MODEL, a checkpoint (.pt, .pth, .th or .safetensors).
+
+    Writes the artifact, the dense ONNX file, report.json and recipe.toml into one folder. Without
+    --data nothing is retrained and accuracy is not measured.
+    """
+    recipe = _recipe(options)
+    if options["force"] and options["resume"]:
+        raise UsageError("--force starts over and --resume continues: give one of them")
+
+    from compressor import api, loading, pipeline
+
+    network = loading.load(
+        model,
+        arch=recipe.arch,
+        input_shape=recipe.input_shape,
+        trust_pickle=options["trust_pickle"],
+    )
+    recipe = api.resolve(recipe, network)
+    data = api.load_data(recipe, network, options["data_root"])
+    if options["save_recipe"] is not None:
+        from compressor.files import write_atomically
+
+        write_atomically(options["save_recipe"], recipe.to_toml().encode())
+    folder = options["output"] or Path(f"{network.name}-compressed")
+    if options["dry_run"]:
+        _dry_run(recipe, network, folder, options)
+        return
+    job = pipeline.Run(network, recipe, data, folder, listening(options["quiet"]))
+    report = job.execute(resume=options["resume"], force=options["force"])
+    _show(report, folder, options)
+
+
+def _recipe(options: dict[str, Any]) -> Recipe:
+    """The recipe file's settings, changed by the options, changed by ``--set``."""
+    recipe = Recipe.read(options["recipe_file"]) if options["recipe_file"] else Recipe()
+    changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
+    if options["weights_only"]:
+        changes["encode.graph"] = False
+    if options["shape"] is not None:
+        changes["input_shape"] = input_shape(options["shape"])
+    for item in options["changes"]:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"--set {item}: give KEY=VALUE, such as prune.retrain.lr=0.01")
+        changes[key.strip()] = value.strip()
+    recipe = recipe.with_settings(changes)
+    if recipe.prune is None and recipe.share is None:
+        raise UsageError(
+            "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit) or --recipe FILE"
+        )
+    return recipe
+
+
+def _dry_run(recipe: Recipe, network: Any, folder: Path, options: dict[str, Any]) -> None:
+    from compressor.reporting.plan import plan, plan_table
+    from compressor.reporting.tables import titled
+
+    rows = plan(network, recipe)
+    if options["as_json"]:
+        click.echo(json.dumps({"folder": str(folder), "layers": rows, "recipe": recipe.to_toml()}))
+        return
+    from compressor.reporting.console import tables
+
+    tables().print(titled("plan, before retraining", plan_table(rows)))
+    click.echo(f"would write into {folder}, with this recipe:\n\n{recipe.to_toml()}")
+
+
+def _show(report: dict[str, Any], folder: Path, options: dict[str, Any]) -> None:
+    if options["as_json"]:
+        click.echo(json.dumps(report, indent=1))
+    elif not options["quiet"]:
+        from compressor.reporting.console import tables
+        from compressor.reporting.tables import show
+
+        show(report, str(folder), tables(), verbose=options["verbose"])

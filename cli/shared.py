@@ -1,0 +1,68 @@
+"""What several commands need: options, option types, one line for an error."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from compressor.errors import UsageError
+
+if TYPE_CHECKING:
+    from compressor.progress import Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+def show_error(message: str, hint: str | None = None) -> None:
+    """One line on stderr."""
+    text = " ".join(message.split())
+    click.echo(f"error: {text}" + (f" ({hint})" if hint else ""), err=True)
+
+
+def data_options(function: F) -> F:
+    """``--data`` and what belongs to it."""
+    options = (
+        click.option(
+            "--data",
+            metavar="SPEC",
+            help="mnist, fashion-mnist, cifar10, cifar100, digits, a folder of class folders, "
+            "FILE.npz or FILE.py:make.",
+        ),
+        click.option(
+            "--data-root",
+            type=FILE,
+            metavar="FOLDER",
+            help="Where named data sets lie or are downloaded to "
+            "[default: $COMPRESS_DATA_ROOT or ~/.cache/compressor].",
+        ),
+        click.option("--mean", metavar="R,G,B", help="Channel means, of values scaled to 0..1."),
+        click.option("--std", metavar="R,G,B", help="Channel standard deviations."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def input_shape(text: str | None) -> tuple[int, ...] | None:
+    """``[name:]1,3,32,32`` -> (3, 32, 32). Raises :class:`UsageError`."""
+    if text is None:
+        return None
+    try:
+        sizes = tuple(int(part) for part in text.rpartition(":")[2].split(","))
+    except ValueError:
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise UsageError(
+            f"--input-shape {text}: give all sizes with the batch first, such as 1,3,224,224"
+        )
+    return sizes[1:]
+
+
+def listening(quiet: bool) -> "Progress":
+    """The progress that commands show: none with ``-q``."""
+    from compressor.progress import Progress
+    from compressor.reporting.console import ConsoleProgress
+
+    return Progress() if quiet else ConsoleProgress()

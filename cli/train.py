@@ -1,0 +1,84 @@
+"""``compress train``: a dense network to begin with."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compressor.cli.shared import FILE, data_options, listening
+from compressor.errors import OutputError, UsageError
+from compressor.recipe import FROM_NOTHING, DataSpec, Recipe, Training, from_table, to_table
+
+
+@click.command(short_help="Train a network from nothing.")
+@click.argument("arch")
+@data_options
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: ARCH.pt]")
+@click.option("--epochs", type=int, help="[default: 20]")
+@click.option("--lr", type=float, help="Highest learning rate [default: 0.05].")
+@click.option("--batch-size", type=int, help="[default: 128]")
+@click.option("--weight-decay", type=float, help="[default: 0.0005]")
+@click.option("--optimizer", help="sgd or adam [default: sgd].")
+@click.option("--augment", help="auto, none, flip-crop or affine [default: auto].")
+@click.option(
+    "--validation", type=float, help="Fraction of the training images kept aside [default: 0.1]."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--threads", type=int, default=Recipe.threads, show_default=True, help="CPU threads.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def train(arch: str, data: str | None, output: Path | None, **options: Any) -> None:
+    """Train ARCH (see --help of "compress run" for its forms) on --data and save its state_dict.
+
+    The validation images are taken from the training images; the last epoch is what is saved and
+    reported.
+    """
+    if data is None:
+        raise UsageError("training needs --data, for example --data mnist")
+    target = output or Path(f"{arch.rpartition(':')[2]}.pt")
+    _check_target(target, options["force"])
+    spec, training = _settings(data, options)
+
+    from compressor import checkpoint
+    from compressor.reporting.tables import percent
+    from compressor.training import dense
+
+    trained = dense.train(
+        arch,
+        spec,
+        training,
+        root=options["data_root"],
+        seed=options["seed"],
+        threads=options["threads"],
+        device=options["device"],
+        progress=listening(options["quiet"]),
+    )
+    checkpoint.write(trained.module.state_dict(), target)
+    click.echo(
+        f"{target}: {arch}, epoch {len(trained.history)} (the last), seed {options['seed']}: "
+        f"{percent(trained.validation)} on the validation images, "
+        f"{percent(trained.test)} on {trained.test_images:,} test images"
+    )
+
+
+def _settings(data: str, options: dict[str, Any]) -> tuple[DataSpec, Training]:
+    """Data and training settings, through the recipe's own checks and defaults."""
+    given = {key: value for key, value in options.items() if value is not None}
+    spec = {item.name: given[item.name] for item in fields(DataSpec) if item.name in given}
+    changed = {item.name: given[item.name] for item in fields(Training) if item.name in given}
+    return (
+        from_table(DataSpec, {"spec": data, **spec}, "data"),
+        from_table(Training, {**to_table(FROM_NOTHING), **changed}, "train"),
+    )
+
+
+def _check_target(target: Path, force: bool) -> None:
+    """Fail before hours of training, not after."""
+    if target.exists() and not force:
+        raise OutputError(f"{target} exists: add --force to overwrite, or choose another with -o")
+    if target.suffix not in (".pt", ".pth", ".safetensors"):
+        raise UsageError(f"-o {target}: the name must end in .pt, .pth or .safetensors")
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {target}: there is no folder {target.parent}")

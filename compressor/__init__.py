@@ -1,0 +1,55 @@
+"""Deep Compression end to end: a trained network in, a small artifact and a verified ONNX file out.
+
+    import compressor
+    from compressor import Prune, Recipe, Share
+
+    recipe = Recipe(prune=Prune(sensitivity=0.25), share=Share(bits=5))
+    result = compressor.compress("lenet5.pt", recipe, data="mnist")
+    network = compressor.load("lenet5-compressed/lenet5.dcz")
+
+Importing the package imports neither torch nor anything that takes time.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compressor.api import Result, compress, load
+    from compressor.errors import CompressorError
+    from compressor.recipe import DataSpec, Encode, Export, Prune, Recipe, Share, Training
+
+__version__ = metadata.version("compressor")
+
+_HOMES = {
+    **dict.fromkeys(("Result", "compress", "load"), "compressor.api"),
+    "CompressorError": "compressor.errors",
+    **dict.fromkeys(
+        ("DataSpec", "Encode", "Export", "Prune", "Recipe", "Share", "Training"),
+        "compressor.recipe",
+    ),
+}
+
+__all__ = [
+    "CompressorError",
+    "DataSpec",
+    "Encode",
+    "Export",
+    "Prune",
+    "Recipe",
+    "Result",
+    "Share",
+    "Training",
+    "__version__",
+    "compress",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'compressor' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,122 @@
+"""The two calls that most programs need: :func:`compress` and :func:`load`."""
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor import artifact, loading
+from compressor.errors import LoadError, UsageError
+from compressor.network import Network
+from compressor.pipeline import Run
+from compressor.progress import Progress
+from compressor.recipe import DataSpec, Recipe
+from compressor.storage import load_decoded
+from compressor.training import data as datasets
+from compressor.training.data import Data
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives: the network the artifact decodes to, both files' bytes, and the report."""
+
+    module: nn.Module
+    artifact: bytes
+    onnx: bytes
+    report: dict[str, Any]
+
+
+def compress(
+    model: nn.Module | str | Path,
+    recipe: Recipe,
+    *,
+    data: Data | str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    data_root: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run ``recipe`` on a module or a checkpoint file.
+
+    A module given is changed in place: it ends as the network that the artifact decodes to.
+    ``data`` (a spec or a loaded :class:`Data`) goes before the recipe's own. ``input_shape`` is
+    one input without the batch; it is needed for a module where no data tell it. With ``output``
+    the four files are written to that folder, as the command line does. Raises
+    :class:`CompressorError`.
+    """
+    if isinstance(data, str):
+        recipe = dataclasses.replace(recipe, data=DataSpec(data))
+    shape = input_shape or recipe.input_shape
+    if isinstance(model, nn.Module):
+        network = _network(model, shape, data, recipe)
+    else:
+        network = loading.load(model, arch=recipe.arch, input_shape=shape)
+    recipe = resolve(recipe, network)
+    loaded = data if isinstance(data, Data) else load_data(recipe, network, data_root)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(output) if output is not None else Path(scratch)
+        run = Run(network, recipe, loaded, folder, progress or Progress())
+        report = run.execute(resume=resume, force=force)
+        files = report["files"]
+        blob = (folder / files["artifact"]).read_bytes()
+        model_bytes = (folder / files["onnx"]).read_bytes()
+    return Result(network.module, blob, model_bytes, report)
+
+
+def load(path: str | Path, *, arch: str | None = None) -> nn.Module:
+    """The network in a ``.dcz`` file as a torch module, in evaluation mode.
+
+    ``arch`` is needed where the file names none that is known here. Raises
+    :class:`ArtifactError` for a damaged file and :class:`LoadError` where no class fits.
+    """
+    decoded = artifact.read(Path(path))
+    name = arch or decoded.metadata.get("network")
+    if name is None:
+        raise LoadError(f"{path} does not tell its architecture: give arch=")
+    module = loading.module_for(
+        name, {n: torch.from_numpy(v) for n, v in decoded.tensors().items()}, Path(path)
+    )
+    load_decoded(module, decoded.tensors())
+    return module.eval()
+
+
+def resolve(recipe: Recipe, network: Network) -> Recipe:
+    """The recipe with what was found out about the network, so that it repeats the run alone."""
+    shape = tuple(network.example.shape[1:])
+    return dataclasses.replace(recipe, arch=network.arch, input_shape=shape)
+
+
+def load_data(recipe: Recipe, network: Network, root: str | Path | None = None) -> Data | None:
+    """The recipe's data set at the network's input size; None where it has none."""
+    if recipe.data is None:
+        return None
+    shape = tuple(network.example.shape[1:])
+    if len(shape) != 3:
+        raise UsageError(f"--data needs a network for images (C, H, W), not for input {shape}")
+    spec = recipe.data
+    return datasets.load(
+        spec.spec,
+        input_shape=(shape[0], shape[1], shape[2]),
+        root=Path(root) if root is not None else None,
+        seed=recipe.seed,
+        validation=spec.validation,
+        mean=spec.mean,
+        std=spec.std,
+    )
+
+
+def _network(
+    module: nn.Module, shape: tuple[int, ...] | None, data: Data | str | None, recipe: Recipe
+) -> Network:
+    if shape is None and isinstance(data, Data):
+        shape = tuple(data.train.x.shape[1:])
+    if shape is None:
+        raise UsageError("a module does not tell its input size: give input_shape=(C, H, W)")
+    name = type(module).__name__
+    return Network(module.float().eval(), torch.zeros(1, *shape), name.lower(), recipe.arch or name)

@@ -1,0 +1,127 @@
+"""Tensors to payload bytes: the modes, and the choice of the smallest."""
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.artifact.layout import fixed_payload, payload_cost
+from compressor.artifact.planning import Plan, plan_floats, plan_shared
+from compressor.artifact.types import BLOCK, DTYPES, HALF_FLAG, Mode, Shared, index_dtype
+from compressor.coding import gaps
+from compressor.coding.buffer import varint
+from compressor.coding.gaps import Symbols
+from compressor.coding.symbols import SymbolWriter
+
+Bits = npt.NDArray[np.uint32]
+"""float32 weights as their bit patterns, (n,)."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One tensor as it stands in the file."""
+
+    mode: Mode
+    dtype: int
+    data: bytes | memoryview
+    decoded_crc: int | None = None
+
+
+def pack_tensor(tensor: npt.NDArray[Any] | Shared, *, huffman: bool) -> Payload:
+    """Return the smallest payload that decodes to ``tensor`` bit for bit.
+
+    A plain array's dtype must be one of `DTYPES`, in any byte order.
+    """
+    if isinstance(tensor, Shared):
+        return _pack_shared(tensor, huffman=huffman)
+    dtype = DTYPES.index(tensor.dtype.newbyteorder("<"))
+    flat = np.ascontiguousarray(tensor, dtype=DTYPES[dtype]).reshape(-1)
+    if dtype != 0:
+        return Payload(Mode.RAW, dtype, _bytes(flat))
+    return _pack_floats(flat.view("<u4"), huffman=huffman)
+
+
+def _pack_shared(tensor: Shared, *, huffman: bool) -> Payload:
+    size = len(tensor.codebook)
+    flat = np.ascontiguousarray(tensor.indices).reshape(-1).astype(index_dtype(size), copy=False)
+    plan = plan_shared(gaps.count_runs(flat), _count(flat, size + 1), huffman=huffman)
+    book = np.ascontiguousarray(tensor.codebook, dtype="<f4")
+    half = _fits_half(book.view("<u4"))
+    centroids = (_narrow(book) if half else book).tobytes()
+    head = varint(size) + bytes([plan.width + HALF_FLAG * half]) + centroids
+    cost = payload_cost(Mode.GAP_SHARED, len(head) + plan.size)
+    # In every other mode a kept weight takes two bytes or more, so those are seldom worth a look.
+    if cost > 2 * plan.kept:
+        plain = _pack_floats(tensor.dense().reshape(-1).view("<u4"), huffman=huffman)
+        if payload_cost(plain.mode, len(plain.data)) < cost:
+            return plain
+    data = head + _pack_entries(flat, plan, SymbolWriter(plan.values.code))
+    return Payload(Mode.GAP_SHARED, 0, data, zlib.crc32(flat.data))
+
+
+def _pack_floats(bits: Bits, *, huffman: bool) -> Payload:
+    half = _fits_half(bits)
+    fixed = Mode.FP16 if half and len(bits) else Mode.RAW
+    plan = plan_floats(gaps.count_runs(bits), 2 if half else 4, huffman=huffman)
+    if payload_cost(Mode.GAP_FLOAT, 1 + plan.size) < fixed_payload(fixed, 0, len(bits)):
+        head = bytes([plan.width + HALF_FLAG * half])
+        data = head + _pack_entries(bits, plan, _FloatWriter(half))
+        return Payload(Mode.GAP_FLOAT, 0, data, zlib.crc32(bits.data))
+    values: npt.NDArray[Any] = _narrow(bits.view("<f4")) if fixed is Mode.FP16 else bits
+    return Payload(fixed, 0, _bytes(values))
+
+
+class _FloatWriter:
+    """Writes weights as they are, given as bit patterns."""
+
+    def __init__(self, half: bool) -> None:
+        self._half = half
+        self._bytes = bytearray()
+
+    def write(self, bits: Bits) -> None:
+        self._bytes += (_narrow(bits.view("<f4")) if self._half else bits).tobytes()
+
+    def finish(self) -> bytes:
+        return bytes(self._bytes)
+
+
+def _pack_entries(flat: Symbols, plan: Plan, values: SymbolWriter | _FloatWriter) -> bytes:
+    """Return counts, tables and both streams for the non-zeros of ``flat`` (n,)."""
+    gap_writer = SymbolWriter(plan.gaps.code)
+    for positions, previous in gaps.nonzero_blocks(flat):
+        gap_symbols, value_symbols = gaps.entries(flat, positions, previous, plan.width)
+        gap_writer.write(gap_symbols)
+        values.write(value_symbols)
+    return b"".join([plan.counts, plan.tables, gap_writer.finish(), values.finish()])
+
+
+def _count(flat: Symbols, size: int) -> npt.NDArray[np.int64]:
+    counts = np.zeros(size, dtype=np.int64)
+    for start in range(0, len(flat), BLOCK):
+        counts += np.bincount(flat[start : start + BLOCK], minlength=size)
+    return counts
+
+
+def _fits_half(bits: Bits) -> bool:
+    """Whether every float32 value survives float16 bit for bit; a NaN does not count as such.
+
+    How a NaN is widened differs between machines, so none is ever narrowed.
+    """
+    for start in range(0, len(bits), BLOCK):
+        wide = bits[start : start + BLOCK].view("<f4")
+        back = _narrow(wide).astype("<f4")
+        if np.isnan(wide).any() or not np.array_equal(wide.view("<u4"), back.view("<u4")):
+            return False
+    return True
+
+
+def _bytes(flat: npt.NDArray[Any]) -> memoryview:
+    """Return the bytes of ``flat`` (n,), contiguous, without a copy."""
+    return flat.view(np.uint8).data
+
+
+def _narrow(wide: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore", under="ignore"):
+        return wide.astype("<f2")

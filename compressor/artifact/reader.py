@@ -1,0 +1,153 @@
+"""A .dcz file to tensors: checked at once, decoded one by one as they are asked for."""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from compressor.artifact.layout import Preamble, TensorRecord, inflate, parse_preamble
+from compressor.artifact.types import Entry, Limits, Mode, Shared
+from compressor.artifact.unpacking import describe, unpack_shared, unpack_tensor
+from compressor.errors import ArtifactError
+
+_NO_LIMITS = Limits()
+
+
+def decode(
+    blob: bytes | memoryview, *, limits: Limits = _NO_LIMITS, source: str = "artifact"
+) -> "Artifact":
+    """Return the artifact in ``blob``, its header and directory checked, no tensor decoded yet.
+
+    Args:
+        limits: what is accepted; a file that declares more is refused before memory is taken.
+        source: what the messages call the file.
+
+    Raises:
+        ArtifactError: damaged, hostile, over the limits, or of another version.
+    """
+    data = memoryview(blob).cast("B")
+    with _named(source):
+        preamble = parse_preamble(data, limits)
+        stored = sum(tensor.payload_bytes for tensor in preamble.tensors)
+        expected = preamble.size + stored + (preamble.graph.stored_bytes if preamble.graph else 0)
+        if len(data) < expected:
+            raise ArtifactError(f"the file is truncated: {len(data)} of {expected} bytes are there")
+        if len(data) > expected:
+            raise ArtifactError(f"the file has {len(data) - expected} bytes too many at its end")
+    return Artifact(data, preamble, source)
+
+
+def read(path: str | Path, *, limits: Limits = _NO_LIMITS) -> "Artifact":
+    """Return the artifact in the file at ``path``, as `decode` does; `OSError` passes through."""
+    return decode(Path(path).read_bytes(), limits=limits, source=str(path))
+
+
+class Artifact:
+    """An artifact in memory; made by `decode` and `read`."""
+
+    def __init__(self, data: memoryview, preamble: Preamble, source: str) -> None:
+        self._preamble = preamble
+        self._source = source
+        self._data = data
+        self._places: dict[str, tuple[TensorRecord, slice]] = {}
+        start = preamble.size
+        for record in preamble.tensors:
+            self._places[record.name] = record, slice(start, start + record.payload_bytes)
+            start += record.payload_bytes
+        self._graph_start = start
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors, in the order in which they were written."""
+        return tuple(self._places)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The texts that the writer added."""
+        return dict(self._preamble.metadata)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self._data)
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of header, directory, metadata and checksums: all but payloads and graph."""
+        return self._preamble.size
+
+    @property
+    def size_without_graph(self) -> int:
+        """Bytes that the same file has when it is written without its graph; exact."""
+        graph = self._preamble.graph
+        return self.size - (graph.stored_bytes + graph.RECORD_BYTES if graph else 0)
+
+    @cached_property
+    def graph(self) -> bytes | None:
+        """The graph section, or ``None``."""
+        record = self._preamble.graph
+        if record is None:
+            return None
+        with _named(self._source, "graph"):
+            stored = self._data[self._graph_start :]
+            _check(stored, record.crc)
+            return inflate(stored, record.raw_bytes, "it")
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """What there is to know of each tensor; weights are not decoded for it."""
+        return tuple(self._entry(name) for name in self.names)
+
+    def tensor(self, name: str) -> npt.NDArray[Any]:
+        """Return a tensor, dense, with the dtype and shape that were written."""
+        record, payload = self._find(name)
+        with _named(self._source, f"tensor {name!r}"):
+            _check(payload, record.payload_crc)
+            return unpack_tensor(record, payload)
+
+    def shared(self, name: str) -> Shared | None:
+        """Return indices and codebook of a tensor, ``None`` where it is stored as weights."""
+        record, payload = self._find(name)
+        if record.mode is not Mode.GAP_SHARED:
+            return None
+        with _named(self._source, f"tensor {name!r}"):
+            _check(payload, record.payload_crc)
+            return unpack_shared(record, payload)
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all tensors, dense."""
+        return {name: self.tensor(name) for name in self.names}
+
+    def _entry(self, name: str) -> Entry:
+        record, payload = self._find(name)
+        with _named(self._source, f"tensor {name!r}"):
+            _check(payload, record.payload_crc)
+            return describe(record, payload)
+
+    def _find(self, name: str) -> tuple[TensorRecord, memoryview]:
+        if name not in self._places:
+            some = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
+            raise ArtifactError(f"{self._source}: there is no tensor {name!r}; there are {some}")
+        record, place = self._places[name]
+        return record, self._data[place]
+
+
+def _check(data: memoryview, crc: int) -> None:
+    if zlib.crc32(data) != crc:
+        raise ArtifactError("the data is damaged: its checksum does not match")
+
+
+@contextmanager
+def _named(source: str, part: str = "") -> Iterator[None]:
+    """Say in every error which file and part it is about; running out of memory is one too."""
+    where = f"{source}: {part}: " if part else f"{source}: "
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(f"{where}{error}") from None
+    except MemoryError:
+        raise ArtifactError(f"{where}there is not enough memory to decode it") from None

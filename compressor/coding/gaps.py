@@ -1,0 +1,119 @@
+"""Relative indices: a sparse sequence as (gap, value) entries (Deep Compression, section 2).
+
+The sequence is a flattened tensor of unsigned integers in which 0 stands for a pruned weight. An
+entry skips ``gap`` zeros and places one value. Gaps have a width of b bits, so at most
+M = 2^b - 1 zeros can be skipped; a longer run of zeros takes *fillers*, entries (M, 0) that skip M
+zeros and place one more zero, as in the paper's figure 2. Zeros after the last value need no
+entry. With b = 0 every weight up to the last non-zero one is an entry: dense coding.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.errors import ArtifactError
+
+MAX_WIDTH = 12
+"""Widest gap, in bits."""
+_BLOCK = 1 << 17
+_SHORT = 1 << 16  # runs below this are counted in an array, the few longer ones one by one
+
+Symbols = npt.NDArray[np.unsignedinteger[Any]]
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """How often each run of zeros occurs before a non-zero value: (u,) lengths, (u,) counts."""
+
+    lengths: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+    @property
+    def longest(self) -> int:
+        """Longest run; 0 where there is none."""
+        return int(self.lengths.max(initial=0))
+
+    def fillers(self, width: int) -> int:
+        """Number of fillers that gaps of ``width`` bits need."""
+        return int(np.sum(self.counts * (self.lengths >> width)))
+
+    def gap_counts(self, width: int) -> npt.NDArray[np.int64]:
+        """How often each of the 2^width gap symbols occurs, fillers included."""
+        counts = np.zeros(1 << width, dtype=np.int64)
+        np.add.at(counts, self.lengths & (1 << width) - 1, self.counts)
+        counts[-1] += self.fillers(width)
+        return counts
+
+
+def nonzero_blocks(flat: Symbols) -> Iterator[tuple[Positions, int]]:
+    """Yield the positions of non-zeros in ``flat`` (n,), and the last position before each block.
+
+    Blocks bound the memory; those without a non-zero are passed over.
+    """
+    previous = -1
+    for start in range(0, len(flat), _BLOCK):
+        positions = np.flatnonzero(flat[start : start + _BLOCK]).astype(np.int64)
+        if len(positions):
+            positions += start
+            yield positions, previous
+            previous = int(positions[-1])
+
+
+def count_runs(flat: Symbols) -> Runs:
+    """Return the runs of zeros before each non-zero of ``flat`` (n,)."""
+    bins = min(_SHORT, len(flat))
+    short = np.zeros(bins, dtype=np.int64)
+    long: list[npt.NDArray[np.int64]] = []
+    for positions, previous in nonzero_blocks(flat):
+        runs = _runs(positions, previous)
+        is_long = runs >= bins
+        if is_long.any():
+            long.append(runs[is_long])
+            runs = runs[~is_long]
+        short += np.bincount(runs, minlength=bins)
+    used = np.flatnonzero(short)
+    extra = np.concatenate([*long, np.empty(0, dtype=np.int64)])
+    ones = np.ones(len(extra), dtype=np.int64)
+    return Runs(np.concatenate([used, extra]), np.concatenate([short[used], ones]))
+
+
+def entries(
+    flat: Symbols, positions: Positions, previous: int, width: int
+) -> tuple[npt.NDArray[np.uint16], Symbols]:
+    """Return the gap and value symbols (e,) of the non-zeros at ``positions``, fillers included."""
+    runs = _runs(positions, previous)
+    last = np.cumsum((runs >> width) + 1) - 1  # the value's own entry follows its fillers
+    top = (1 << width) - 1
+    gaps = np.full(int(last[-1]) + 1, top, dtype=np.uint16)
+    gaps[last] = runs & top
+    values = np.zeros(len(gaps), dtype=flat.dtype)
+    values[last] = flat[positions]
+    return gaps, values
+
+
+def place(
+    flat: Symbols, previous: int, gaps: npt.NDArray[np.uint32], values: Symbols, width: int
+) -> int:
+    """Write entries (e,) into the zeroed ``flat`` (n,); return the position of the last one.
+
+    Raises:
+        ArtifactError: where an entry lies past the end, or a zero is written that no long run
+            called for (the encoding of a sequence is unique).
+    """
+    positions = np.cumsum(gaps, dtype=np.int64)
+    positions += np.arange(previous + 1, previous + 1 + len(gaps))
+    if positions[-1] >= len(flat):
+        raise ArtifactError(f"an entry lies past the end of its {len(flat)} weights")
+    kept = values != 0
+    if np.any(gaps[~kept] != (1 << width) - 1):
+        raise ArtifactError("a filler's gap is not the longest one")
+    flat[positions[kept]] = values[kept]
+    return int(positions[-1])
+
+
+def _runs(positions: Positions, previous: int) -> Positions:
+    return np.diff(positions, prepend=previous) - 1

@@ -1,0 +1,74 @@
+"""Does the ONNX file compute what PyTorch computes? Run both on the same inputs and say."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import ExportError
+from compressor.export.graph import INPUT
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest difference over all outputs: absolute, and relative to the largest |output|."""
+
+    absolute: float
+    relative: float
+    samples: int
+
+
+def session(model: bytes, threads: int = 1) -> Any:
+    """An ONNX Runtime session on the CPU. Raises :class:`ExportError` where it cannot load."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: its warnings are about its own choices
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        raise ExportError(f"ONNX Runtime cannot load the file: {_first_line(error)}") from None
+
+
+def run(runtime: Any, name: str, inputs: Any) -> Any:
+    """The first output for ``inputs``; :class:`ExportError` where the runtime refuses."""
+    try:
+        return runtime.run(None, {name: inputs})[0]
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime cannot run the file: {_first_line(error)}") from None
+
+
+def compare(model: bytes, module: nn.Module, inputs: Tensor) -> Difference:
+    """Run ``inputs`` (N, ...) float32 through ONNX Runtime and PyTorch, both on the CPU."""
+    with torch.no_grad():
+        expected = module.cpu().eval()(inputs).numpy()
+    return difference(expected, run(session(model), INPUT, inputs.numpy()))
+
+
+def check(model: bytes, module: nn.Module, inputs: Tensor, tolerance: float) -> Difference:
+    """:func:`compare`, and :class:`ExportError` above ``tolerance`` (relative)."""
+    found = compare(model, module, inputs)
+    if not found.relative <= tolerance:
+        raise ExportError(
+            f"the ONNX file differs from PyTorch by {found.relative:.2e} relative "
+            f"({found.absolute:.2e} absolute) on {found.samples} inputs, more than "
+            f"{tolerance:g}: it was not written"
+        )
+    return found
+
+
+def difference(expected: Any, found: Any) -> Difference:
+    """Compare two arrays of outputs, (N, ...)."""
+    if expected.shape != found.shape:
+        raise ExportError(f"ONNX gives shape {found.shape}, PyTorch {expected.shape}")
+    absolute = float(np.abs(expected - found).max(initial=0.0))
+    scale = float(np.abs(expected).max(initial=0.0))
+    relative = absolute / scale if scale else absolute
+    return Difference(absolute, relative, len(expected))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,47 @@
+"""Writing files so that a reader never sees half of one, and telling why where it fails."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compressor.errors import OutputError
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` from writing ``path`` into one :class:`OutputError` line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"cannot write {path}: the disk is full") from None
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot write {path}: {reason}") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to a temporary name beside ``path``, flush it to disk, rename it.
+
+    Whatever happens, ``path`` holds either what it held before or all of ``content``. Raises
+    :class:`OutputError` where the disk is full or the folder not writable.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with explained(path):
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

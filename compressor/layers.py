@@ -1,0 +1,178 @@
+"""Masked and shared layers: the parametrizations that stages put on and export takes off.
+
+``torch.nn.utils.parametrize`` computes ``layer.weight`` from what is trained: a *masked* weight
+is the dense weight where the mask holds and exactly +0 elsewhere; a *shared* weight looks its
+value up in a codebook. Gradients follow by the chain rule: pruned weights get none, and a
+centroid gets the sum over its cluster (Deep Compression, section 3.3). The training loop need not
+know that a network is compressed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from compressor.errors import StageError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer that stages may compress: its full name, ``conv`` or ``fc``, and the module."""
+
+    name: str
+    kind: str
+    module: nn.Module
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that the network computes with, detached."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight.detach()
+
+
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+def compressible_layers(module: nn.Module) -> dict[str, Layer]:
+    """Convolutions and linear layers by name, in the network's own order."""
+    layers = {}
+    for name, child in module.named_modules():
+        if isinstance(child, _CONVOLUTIONS):
+            layers[name] = Layer(name, "conv", child)
+        elif isinstance(child, nn.Linear):
+            layers[name] = Layer(name, "fc", child)
+    return layers
+
+
+class Masked(nn.Module):
+    """weight -> weight where the mask holds, +0 elsewhere. ``mask``: bool, the weight's shape."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.where(self.mask, weight, 0.0)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+
+class _Lookup(torch.autograd.Function):
+    """table[indices], with the gradient of each entry summed over the places that use it."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, *inputs: Tensor) -> Tensor:
+        table, indices = inputs
+        ctx.save_for_backward(indices)
+        ctx.entries = table.numel()  # type: ignore[attr-defined]
+        return table.index_select(0, indices.flatten()).view(indices.shape)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+        (indices,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        total = grads[0].new_zeros(ctx.entries)  # type: ignore[attr-defined]
+        return total.index_add_(0, indices.flatten(), grads[0].flatten()), None
+
+
+class Shared(nn.Module):
+    """codebook -> weight. ``indices``: int32, the weight's shape; 0 is a pruned weight, i > 0 is
+    codebook[i - 1]. What is trained is the codebook, float32 (k,)."""
+
+    indices: Tensor
+
+    def __init__(self, indices: Tensor, codebook: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("indices", indices.to(torch.int32))
+        self._start = codebook
+
+    def forward(self, codebook: Tensor) -> Tensor:
+        table = torch.cat([codebook.new_zeros(1), codebook])  # (k + 1,)
+        weight = _Lookup.apply(table, self.indices)
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return self._start.to(weight)
+
+
+def mask_layer(layer: Layer, mask: Tensor) -> None:
+    """Put ``mask`` (bool, the weight's shape) on a layer, in place of any mask it had."""
+    _strip(layer.module)
+    parametrize.register_parametrization(layer.module, "weight", Masked(mask))
+
+
+def share_layer(layer: Layer, indices: Tensor, codebook: Tensor) -> None:
+    """Replace a layer's weight by ``codebook[indices - 1]`` (0: pruned); see :class:`Shared`."""
+    _strip(layer.module)
+    parametrize.register_parametrization(layer.module, "weight", Shared(indices, codebook))
+
+
+def mask_of(layer: Layer) -> Tensor | None:
+    """The bool mask of a masked or shared layer; None where the layer is dense."""
+    step = _parametrization(layer.module)
+    if isinstance(step, Masked):
+        return step.mask
+    return step.indices != 0 if isinstance(step, Shared) else None
+
+
+def shared_of(layer: Layer) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+    """(indices, codebook) of a shared layer as arrays; None where weights are not shared."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Shared):
+        return None
+    codebook = layer.module.parametrizations.weight.original  # type: ignore[union-attr]
+    assert isinstance(codebook, Tensor)
+    return step.indices.cpu().numpy(), codebook.detach().cpu().numpy()
+
+
+def bake(module: nn.Module) -> None:
+    """Take every parametrization off and leave plain weights with the values they computed."""
+    for child in module.modules():
+        _strip(child)
+
+
+def restore(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put on a plain network the parametrizations that ``state`` (its saved form) has, and load.
+
+    Raises :class:`StageError` where the state is of another network.
+    """
+    layers = compressible_layers(module)
+    for key, value in state.items():
+        name, _, leaf = key.rpartition(".parametrizations.weight.0.")
+        if leaf == "mask":
+            mask_layer(layers[name], value)
+        elif leaf == "indices":
+            codebook = state[f"{name}.parametrizations.weight.original"]
+            share_layer(layers[name], value, codebook)
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise StageError(f"a saved stage does not fit this network: {error}") from None
+
+
+def _parametrization(module: nn.Module) -> nn.Module | None:
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    steps = module.parametrizations.weight  # type: ignore[union-attr]
+    assert isinstance(steps, nn.ModuleList)
+    return steps[0]
+
+
+def _strip(module: nn.Module) -> None:
+    if parametrize.is_parametrized(module, "weight"):
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)

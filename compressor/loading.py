@@ -1,0 +1,178 @@
+"""A checkpoint in any safe form -> :class:`Network`: the tensors meet their architecture here."""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor import checkpoint, files
+from compressor.errors import LoadError
+from compressor.models import registry
+from compressor.network import Network
+
+Shape = tuple[int, ...]
+Build = Callable[[int | None], nn.Module]
+
+
+def load(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    input_shape: Shape | None = None,
+    trust_pickle: bool = False,
+) -> Network:
+    """The network in a checkpoint, in evaluation mode on the CPU, in float32.
+
+    ``arch`` is a registry name, ``torchvision:NAME`` or ``FILE.py:FUNCTION``; without it, the
+    network is recognised from the names and shapes of its weights. ``input_shape`` is one input
+    without the batch, (C, H, W); without it, the architecture's own. Raises :class:`LoadError`.
+    """
+    path = Path(path)
+    content = checkpoint.read(path, trust_pickle=trust_pickle)
+    if isinstance(content, nn.Module):
+        module, known, arch = content, None, type(content).__name__
+    else:
+        arch, build, known = _architecture(arch, content)
+        module = fill(build, content, path, arch)
+    shape = input_shape or known
+    if shape is None:
+        raise LoadError(f"{arch} does not tell its input size; add {_shape_flag(module)}")
+    module = module.float().eval()
+    return Network(module, torch.zeros(1, *shape), path.stem, arch, files.digest(path))
+
+
+def build(arch: str, *, classes: int | None = None) -> tuple[nn.Module, Shape | None]:
+    """A freshly initialised network of ``arch``, as ``compress train`` needs it, and its input."""
+    name, builder, shape = _named(arch)
+    try:
+        return builder(classes), shape
+    except TypeError:
+        raise LoadError(f"{name} does not take a number of classes ({classes})") from None
+
+
+def _architecture(arch: str | None, state: checkpoint.State) -> tuple[str, Build, Shape | None]:
+    if arch is not None:
+        return _named(arch)
+    entry, _ = registry.recognise({name: tuple(value.shape) for name, value in state.items()})
+    return entry.name, entry.build, entry.input_shape
+
+
+def _named(arch: str) -> tuple[str, Build, Shape | None]:
+    source, _, name = arch.rpartition(":")
+    if source == "torchvision":
+        return arch, _torchvision(name), (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
+    if source:
+        function = user_function(Path(source), name, "--arch")
+        shape = getattr(function, "input_shape", None)
+        return arch, lambda classes: _call(function, arch), shape
+    entry = registry.get(arch)
+    return entry.name, entry.build, entry.input_shape
+
+
+def _torchvision(name: str) -> Build:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise LoadError(f"torchvision has no classification model called {name!r}")
+
+    def builder(classes: int | None) -> nn.Module:
+        extra: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+        if name in ("googlenet", "inception_v3"):
+            extra |= {"aux_logits": False, "init_weights": False}
+        module: nn.Module = models.get_model(name, weights=None, **extra)
+        return module
+
+    return builder
+
+
+def user_function(path: Path, name: str, option: str) -> Callable[..., Any]:
+    """``name`` from the user's own file, imported with its folder first on ``sys.path``.
+
+    Raises :class:`LoadError` for a missing file or name; an exception inside the file is told
+    with the user's own line, not with ours.
+    """
+    if not path.is_file():
+        raise LoadError(f"{option} {path}:{name}: there is no file {path}")
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise LoadError(f"{option} {path}:{name}: {path} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(path.stem, module)
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _in_users_file(error, f"{option} {path}") from error
+    finally:
+        sys.path.remove(folder)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise LoadError(f"{option} {path}:{name}: {path} defines no function or class {name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def _call(function: Callable[..., Any], arch: str) -> nn.Module:
+    try:
+        module = function()
+    except Exception as error:
+        raise _in_users_file(error, f"--arch {arch}") from error
+    if not isinstance(module, nn.Module):
+        raise LoadError(f"--arch {arch} returned a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _in_users_file(error: Exception, what: str) -> LoadError:
+    if isinstance(error, LoadError):
+        return error
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return LoadError(f"{what} raised {type(error).__name__}: {error} (line {last.lineno})")
+
+
+def module_for(arch: str, state: checkpoint.State, path: Path) -> nn.Module:
+    """The network that ``arch`` names, with the tensors of ``state`` in it."""
+    name, builder, _ = _named(arch)
+    return fill(builder, state, path, name)
+
+
+def fill(builder: Build, state: checkpoint.State, path: Path, arch: str) -> nn.Module:
+    """Build the network with the checkpoint's number of classes and load its tensors strictly."""
+    module = builder(None)
+    classes = _classes(module, state)
+    if classes is not None:
+        module = builder(classes)
+    expected = registry.without_counters(
+        {n: tuple(v.shape) for n, v in module.state_dict().items()}
+    )
+    found = registry.without_counters({n: tuple(v.shape) for n, v in state.items()})
+    if expected != found:
+        difference = registry.first_difference(expected, found)
+        raise LoadError(f"{path} does not fit {arch}: {difference}; choose another --arch")
+    kept = {name: value for name, value in state.items() if name in module.state_dict()}
+    module.load_state_dict(kept, strict=False)  # only counters of batches may be missing
+    return module
+
+
+def _classes(module: nn.Module, state: checkpoint.State) -> int | None:
+    """The checkpoint's number of classes where it differs from the network's, else None."""
+    heads = [n for n, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    if not heads or f"{heads[-1]}.weight" not in state:
+        return None
+    expected, found = module.get_submodule(heads[-1]).weight, state[f"{heads[-1]}.weight"]
+    if not isinstance(expected, torch.Tensor) or found.ndim != 2:
+        return None
+    return int(found.shape[0]) if found.shape[0] != expected.shape[0] else None
+
+
+def _shape_flag(module: nn.Module) -> str:
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            return f"--input-shape 1,{layer.in_channels},HEIGHT,WIDTH"
+        if isinstance(layer, nn.Linear):
+            return f"--input-shape 1,{layer.in_features}"
+    return "--input-shape 1,CHANNELS,HEIGHT,WIDTH"

@@ -1,0 +1,274 @@
+"""A recipe, run stage by stage: dense -> prune -> share -> encode -> export -> report.
+
+Each step does its work or, where an earlier run finished it, takes up what that run saved. Both
+ways lead through the same bytes, so a resumed run ends where an undisturbed one does.
+"""
+
+import gzip
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor import __version__, artifact
+from compressor.determinism import deterministic
+from compressor.export import graph, onnx, verify
+from compressor.layers import compressible_layers, restore
+from compressor.network import Context, Network, StageReport
+from compressor.progress import Progress
+from compressor.pruning import prune
+from compressor.quantization import share
+from compressor.recipe import Recipe
+from compressor.reporting.environment import environment
+from compressor.reporting.latency import latency
+from compressor.reporting.measure import layer_macs, measure
+from compressor.storage import load_decoded, plain_state, stored_tensors
+from compressor.training.data import Data, normalise
+from compressor.training.fit import check_fit, evaluate
+from compressor.workspace import Json, Workspace
+
+SCHEMA = 1
+
+
+class Run:
+    """One recipe on one network, with its data and its folder."""
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        data: Data | None,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self.network = network
+        self.recipe = recipe
+        self.context = Context(data, torch.device(recipe.device), recipe.seed, progress)
+        self.workspace = Workspace(folder, fingerprint(network, recipe, data))
+        self.reports: dict[str, Json] = {}
+        self.macs = layer_macs(network.module, network.example)
+
+    def execute(self, *, resume: bool = False, force: bool = False) -> Json:
+        """Run all stages; returns the report, which is also in the folder as ``report.json``."""
+        finished = self.workspace.open(resume=resume, force=force)
+        if finished is not None:
+            self.context.progress.note(f"{self.workspace.folder} is finished already")
+            return finished
+        with deterministic(self.recipe.threads, self.recipe.device):
+            self.network.module.to(self.context.device)
+            if self.context.data is not None:
+                check_fit(self.network.module, self._example(), self.context.data)
+            self._step("dense", self._dense, lambda: None)
+            if self.recipe.prune is not None:
+                self._train_stage("prune", prune, self.recipe.prune)
+            if self.recipe.share is not None:
+                self._train_stage("share", share, self.recipe.share)
+            self._step("encode", self._encode, self._decode)
+            self._step("export", self._export, lambda: None)
+            report = self._report()
+            names = [self._dcz, self._onnx, "recipe.toml"]
+            self.workspace.write("recipe.toml", self.recipe.to_toml().encode())
+            self.workspace.publish(names, report)
+        return {"fingerprint": self.workspace.fingerprint, **report}
+
+    def _step(self, name: str, work: Callable[[], Json], resume: Callable[[], None]) -> None:
+        finished = self.workspace.finished(name)
+        if finished is not None:
+            resume()
+            self.context.progress.note(f"{name}: finished earlier")
+        else:
+            self.context.progress.note(f"{name} ...")
+            begin = time.perf_counter()
+            finished = work()
+            finished["seconds"] = time.perf_counter() - begin
+            self.workspace.finish(name, finished)
+        self.reports[name] = finished
+
+    # Each stage trains from its own seed, so that one resumed later draws the same numbers.
+
+    def _train_stage(self, name: str, stage: Callable[..., StageReport], settings: Any) -> None:
+        module = self.network.module
+
+        def work() -> Json:
+            report = stage(self.network, settings, self.context)
+            self.workspace.save(name, module.state_dict())
+            # Without entropy coding: the paper's size after this stage, before the next one.
+            blob = artifact.encode(stored_tensors(self.network, "fp32"), entropy="flat")
+            self.workspace.write(f"{name}.dcz", blob)
+            return {**self._measured(blob, report.layers), "history": report.history}
+
+        self._step(name, work, lambda: restore(module, self.workspace.saved(name)))
+
+    def _dense(self) -> Json:
+        skeleton = graph.trace(
+            self.network.module.cpu(), self.network.example, self.recipe.export.opset
+        )
+        self.network.module.to(self.context.device)
+        dense = onnx.build(skeleton, plain_state(self.network.module), {})
+        self.workspace.write("graph.onnx", skeleton)
+        self.workspace.write("dense.onnx", dense)
+        size = measure(self.network, self.macs)
+        return {
+            "bytes": len(dense),
+            "bits_per_weight": 32.0,
+            **size.row(),
+            "accuracy": self._accuracy(),
+        }
+
+    def _encode(self) -> Json:
+        settings = self.recipe.encode
+        stored = stored_tensors(self.network, settings.width)
+        size = measure(self.network, self.macs)
+        skeleton = self.workspace.read("graph.onnx")
+        with self.context.progress.task("encode", len(stored)) as advance:
+            blob = artifact.encode(
+                stored,
+                graph=skeleton if settings.graph else None,
+                metadata={
+                    "tool": f"compressor {__version__}",
+                    "network": self.network.arch,
+                    "source_sha256": self.network.source,
+                    "recipe_sha256": self.recipe.digest(),
+                    "sparsity": f"{size.sparsity:.6f}",
+                },
+                entropy=settings.entropy,
+                progress=lambda name, done, total: advance(name),
+            )
+        self.workspace.write(self._dcz, blob)
+        self._decode()
+        return self._measured(blob, [])
+
+    def _decode(self) -> None:
+        """From here on the network is what the artifact decodes to, and nothing else."""
+        decoded = artifact.decode(self.workspace.read(self._dcz))
+        load_decoded(self.network.module, decoded.tensors())
+
+    def _export(self) -> Json:
+        settings = self.recipe.export
+        decoded = artifact.decode(self.workspace.read(self._dcz))
+        skeleton = decoded.graph or self.workspace.read("graph.onnx")
+        model = onnx.build(skeleton, decoded.tensors(), decoded.metadata)
+        inputs, kind = self._real_inputs(settings.samples)
+        module = self.network.module
+        difference = verify.check(model, module, inputs, settings.tolerance)
+        module.to(self.context.device)
+        self.workspace.write(self._onnx, model)
+        return {
+            "bytes": len(model),
+            "gzip_bytes": len(gzip.compress(model, 9, mtime=0)),
+            "opset": settings.opset,
+            "compared_on": f"{difference.samples} {kind} inputs",
+            **{f"difference_{key}": value for key, value in asdict(difference).items()},
+        }
+
+    def _report(self) -> Json:
+        network, data = self.network, self.context.data
+        models = {
+            "dense": self.workspace.read("dense.onnx"),
+            "compressed": self.workspace.read(self._onnx),
+        }
+        times = latency(models, tuple(network.example.shape), progress=self.context.progress)
+        not_measured = [] if data else ["accuracy: no data set was given (--data)"]
+        return {
+            "schema": SCHEMA,
+            "tool": f"compressor {__version__}",
+            "network": {
+                "name": network.name,
+                "arch": network.arch,
+                "input_shape": list(network.example.shape),
+                "fp32_bytes": self._fp32_bytes(),
+            },
+            "data": _describe(data),
+            "stages": self.reports,
+            "files": {"artifact": self._dcz, "onnx": self._onnx},
+            "latency": times,
+            "environment": environment(),
+            "not_measured": not_measured,
+        }
+
+    def _measured(self, blob: bytes, layers: list[Json]) -> Json:
+        """What a stage reports: the bytes of its artifact, counts, accuracy, and layers' rows."""
+        decoded = artifact.decode(blob)
+        weights_only = decoded.size_without_graph
+        size = measure(self.network, self.macs)
+        settings = {row["layer"]: row for row in layers}
+        rows = []
+        for entry in decoded.entries:
+            name = entry.name.removesuffix(".weight")
+            if name in compressible_layers(self.network.module):
+                rows.append({**_layer_row(entry), **settings.get(name, {}), "layer": name})
+        return {
+            "bytes": len(blob),
+            "weights_only_bytes": weights_only,
+            "ratio": self._fp32_bytes() / len(blob),
+            "bits_per_weight": 8 * weights_only / size.parameters,
+            **size.row(),
+            "accuracy": self._accuracy(),
+            "layers": rows,
+        }
+
+    def _accuracy(self) -> float | None:
+        data = self.context.data
+        return None if data is None else evaluate(self.network.module, data, data.test)
+
+    def _fp32_bytes(self) -> int:
+        """Four bytes for each parameter of the dense network: what ratios are against."""
+        names = {name for name, _ in self.network.module.named_buffers()}
+        plain = plain_state(self.network.module)
+        return 4 * sum(value.size for name, value in plain.items() if name not in names)
+
+    def _example(self) -> torch.Tensor:
+        return self.network.example.to(self.context.device)
+
+    def _real_inputs(self, count: int) -> tuple[torch.Tensor, str]:
+        data = self.context.data
+        if data is not None and len(data.test.y):
+            return normalise(data.test.x[:count], data).cpu(), f"{data.name} test"
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        shape = self.network.example.shape[1:]
+        return torch.randn(count, *shape, generator=generator), "random"
+
+    @property
+    def _dcz(self) -> str:
+        return f"{self.network.name}.dcz"
+
+    @property
+    def _onnx(self) -> str:
+        return f"{self.network.name}.onnx"
+
+
+def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
+    """What must agree for one run to continue another."""
+    return {
+        "model": network.source,
+        "data": data.fingerprint if data else None,
+        "recipe": recipe.digest(),
+        "tool": __version__,
+    }
+
+
+def _layer_row(entry: artifact.Entry) -> Json:
+    dense = 4 * entry.elements
+    return {
+        "shape": list(entry.shape),
+        "weights": entry.elements,
+        "nonzero": entry.nonzero,
+        "sparsity": entry.sparsity,
+        "bytes": entry.bytes,
+        "ratio": dense / entry.bytes if entry.bytes else None,
+    }
+
+
+def _describe(data: Data | None) -> Json | None:
+    if data is None:
+        return None
+    return {
+        "name": data.name,
+        "classes": data.classes,
+        "training_images": len(data.train.y),
+        "validation_images": len(data.validation.y),
+        "test_images": len(data.test.y),
+    }

@@ -1,0 +1,5 @@
+"""Weight sharing: clustering -> codebooks -> centroid fine-tuning (Deep Compression, section 3)."""
+
+from compressor.quantization.stage import share
+
+__all__ = ["share"]

@@ -1,0 +1,349 @@
+"""Recipes: stages and their settings as frozen dataclasses, and the only place with defaults.
+
+A recipe is written three ways that mean the same: as Python objects, as TOML, and as options of
+the command line. This module turns each into the others; it imports no torch, so ``compress
+--help`` and shell completion answer at once.
+"""
+
+import dataclasses
+import hashlib
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from compressor.errors import OutputError, UsageError
+from compressor.per_layer import PerLayer
+
+Init = typing.Literal["linear", "density", "random"]
+Entropy = typing.Literal["huffman", "flat"]
+Width = typing.Literal["fp16", "fp32"]
+# A setting per layer, in any of the ways in which one can be written (per_layer.py).
+Rules = PerLayer | float | str | Mapping[str, float]
+
+INITS = ("linear", "density", "random")
+OPTIMIZERS = ("sgd", "adam")
+ENTROPIES = ("huffman", "flat")
+WIDTHS = ("fp16", "fp32")
+AUGMENTS = ("auto", "none", "flip-crop", "affine")
+
+
+def _number(name: str, value: object, low: float, high: float) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high:
+        bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise UsageError(f"{name} is {value!r}: it must be a number {bounds}")
+    return number
+
+
+def _integer(name: str, value: object, low: int, high: int) -> int:
+    number = _number(name, value, low, high)
+    if number != int(number):
+        raise UsageError(f"{name} is {value!r}: it must be a whole number")
+    return int(number)
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}")
+
+
+def parse_sensitivity(value: object) -> float:
+    """A prune sensitivity: a finite number of standard deviations, at least 0."""
+    return _number("prune sensitivity", value, 0.0, 1e6)
+
+
+def parse_bits(value: object) -> int:
+    """A codebook width, ``5bit``, ``5bits``, ``5`` or 5: 1 to 16 bits, so 2 to 65,536 centroids."""
+    text = value.strip().removesuffix("s").removesuffix("bit") if isinstance(value, str) else value
+    try:
+        return _integer("bits", text, 1, 16)
+    except UsageError:
+        raise UsageError(
+            f"--quantize {value}: give a width from 1bit to 16bit, for example 5bit"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained or retrained: cosine learning rate, last epoch kept.
+
+    ``lr`` falls from its value to 0 along a half cosine over all steps, after a linear warm-up
+    over the first ``warmup`` fraction of them. ``weight_decay`` acts on weights of two and more
+    dimensions only, not on biases, norms or codebooks. ``augment`` "auto" is the data set's own.
+    """
+
+    epochs: int = 10
+    lr: float = 0.01
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    batch_size: int = 128
+    warmup: float = 0.05
+    augment: str = "auto"
+
+    def __post_init__(self) -> None:
+        _integer("epochs", self.epochs, 0, 100_000)
+        _number("lr", self.lr, 1e-12, 1e3)
+        _choice("optimizer", self.optimizer, OPTIMIZERS)
+        _number("momentum", self.momentum, 0.0, 0.9999)
+        _number("weight_decay", self.weight_decay, 0.0, 10.0)
+        _integer("batch_size", self.batch_size, 1, 1_000_000)
+        _number("warmup", self.warmup, 0.0, 0.9)
+        _choice("augment", self.augment, AUGMENTS)
+
+
+# What `compress train` begins from: more epochs and a higher rate than retraining needs.
+FROM_NOTHING = Training(epochs=20, lr=0.05, weight_decay=5e-4)
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Stage 1 (Deep Compression, section 2): prune by threshold, then retrain what is left.
+
+    ``sensitivity`` times the standard deviation of a layer's weights is its threshold. With
+    ``rounds`` above 1 the sensitivity rises to its value in equal steps, each followed by
+    ``retrain``, as the paper prunes iteratively (Han et al. 2015, section 3.3).
+    """
+
+    sensitivity: Rules = 0.25
+    rounds: int = 1
+    retrain: Training = Training()
+
+    def __post_init__(self) -> None:
+        rules = PerLayer.parse(self.sensitivity, parse_sensitivity)
+        object.__setattr__(self, "sensitivity", rules)
+        _integer("prune.rounds", self.rounds, 1, 1000)
+
+    @property
+    def rules(self) -> PerLayer:
+        """The sensitivity of each layer."""
+        return PerLayer.parse(self.sensitivity, parse_sensitivity)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Stage 2 (section 3): k-means on each layer's surviving weights, then centroid fine-tuning.
+
+    ``bits`` b gives 2^b centroids. ``init`` is one of the paper's three (section 3.2).
+    """
+
+    bits: Rules = 5
+    init: Init = "linear"
+    finetune: Training = Training(epochs=5, lr=1e-3, optimizer="adam", weight_decay=0.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", PerLayer.parse(self.bits, parse_bits))
+        _choice("share.init", self.init, INITS)
+
+    @property
+    def rules(self) -> PerLayer:
+        """The codebook width of each layer, in bits."""
+        return PerLayer.parse(self.bits, parse_bits)
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Stage 3 (section 4): relative indices, entropy codes, the ``.dcz`` artifact.
+
+    ``width`` is what vectors are rounded to (biases, norm parameters and statistics, codebooks);
+    weights that no stage shared stay fp32. ``entropy`` "flat" writes fixed-width codes instead of
+    Huffman's, to see what Huffman's bring. ``graph`` false leaves the ONNX graph out.
+    """
+
+    width: Width = "fp16"
+    entropy: Entropy = "huffman"
+    graph: bool = True
+
+    def __post_init__(self) -> None:
+        _choice("encode.width", self.width, WIDTHS)
+        _choice("encode.entropy", self.entropy, ENTROPIES)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Stage 4: the dense ONNX file and its check against PyTorch.
+
+    ``tolerance`` is the largest difference allowed between ONNX Runtime and PyTorch, relative to
+    the largest output; ``samples`` real inputs are compared (random ones where there is no data).
+    """
+
+    opset: int = 18
+    tolerance: float = 1e-4
+    samples: int = 64
+
+    def __post_init__(self) -> None:
+        _integer("export.opset", self.opset, 18, 23)
+        _number("export.tolerance", self.tolerance, 0.0, 1.0)
+        _integer("export.samples", self.samples, 1, 4096)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data set, and how its images are split and normalised.
+
+    ``spec`` is a name (mnist, ...), a folder, an ``.npz`` file or ``file.py:make``;
+    ``validation`` the fraction of the training images kept for choosing settings;
+    ``mean`` and ``std`` per channel override the data set's own.
+    """
+
+    spec: str
+    validation: float = 0.1
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _number("data.validation", self.validation, 0.0, 0.9)
+        if (self.mean is None) != (self.std is None):
+            raise UsageError("mean and std go together: give both or neither")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the bytes of a run, apart from the model and the data themselves.
+
+    Stages that are ``None`` are left out; those present run in the paper's order.
+    """
+
+    prune: Prune | None = None
+    share: Share | None = None
+    encode: Encode = field(default_factory=Encode)
+    export: Export = field(default_factory=Export)
+    data: DataSpec | None = None
+    arch: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    seed: int = 0
+    threads: int = 2
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        _integer("seed", self.seed, 0, 2**32 - 1)
+        _integer("threads", self.threads, 1, 1024)
+        if self.input_shape is not None:
+            for size in self.input_shape:
+                _integer("input_shape", size, 1, 1 << 20)
+
+    def to_toml(self) -> str:
+        """The recipe as TOML: every setting, also the defaults, so that nothing is implied."""
+        return tomli_w.dumps(to_table(self))
+
+    def digest(self) -> str:
+        """SHA-256 of the resolved recipe; two runs with one digest, model and data agree."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+    @classmethod
+    def from_toml(cls, text: str, name: str = "recipe") -> "Recipe":
+        """Parse and check; raises :class:`UsageError` that names the key and what it may be."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{name} is not valid TOML: {error}") from None
+        return typing.cast(Recipe, from_table(cls, table, name))
+
+    @classmethod
+    def read(cls, source: str | Path) -> "Recipe":
+        """A recipe from a TOML file, or one shipped with the tool by its bare name."""
+        path = Path(source)
+        shipped = Path(__file__).parent / "recipes" / f"{source}.toml"
+        if not path.exists() and shipped.exists():
+            path = shipped
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"), str(source))
+        except (OSError, UnicodeDecodeError) as error:
+            names = ", ".join(shipped_recipes())
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise OutputError(
+                f"recipe {source} cannot be read ({reason}): give a TOML file or one of {names}"
+            ) from None
+
+    def with_settings(self, settings: Mapping[str, object]) -> "Recipe":
+        """A copy with dotted settings changed, as ``--set prune.retrain.lr=0.01`` asks."""
+        table = to_table(self)
+        for key, value in settings.items():
+            _place(table, key, value)
+        return typing.cast(Recipe, from_table(Recipe, table, "--set"))
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the tool."""
+    return sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.toml"))
+
+
+def to_table(settings: Any) -> dict[str, Any]:
+    """Settings (a dataclass of this module) as a table of plain values."""
+    table: dict[str, Any] = {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if isinstance(value, PerLayer):
+            table[item.name] = value.table()
+        elif dataclasses.is_dataclass(value):
+            table[item.name] = to_table(value)
+        elif isinstance(value, tuple):
+            table[item.name] = list(value)
+        elif value is not None:
+            table[item.name] = value
+    # TOML wants plain values before tables.
+    return dict(sorted(table.items(), key=lambda pair: isinstance(pair[1], dict)))
+
+
+def _place(table: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {key}: {parent} is a value, not a section")
+    table[last] = value
+
+
+def from_table(kind: type, table: Mapping[str, Any], where: str) -> Any:
+    """A table as settings of ``kind``; ``where`` names it in the :class:`UsageError`."""
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where} must be a section with settings of its own")
+    hints = typing.get_type_hints(kind)
+    known = [item.name for item in fields(kind)]
+    values = {}
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(f"{where}: unknown setting {key!r}; it may hold {', '.join(known)}")
+        values[key] = _convert(hints[key], value, f"{where}: {key}")
+    try:
+        return kind(**values)
+    except TypeError:
+        missing = [f.name for f in fields(kind) if f.name not in values and _required(f)]
+        raise UsageError(f"{where}: {', '.join(missing)} is missing") from None
+
+
+def _required(item: "dataclasses.Field[Any]") -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """``value`` from TOML or ``--set`` as the type that the dataclass declares."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(item for item in typing.get_args(hint) if item is not type(None))
+    if hint is PerLayer or typing.get_origin(hint) is typing.Literal:
+        return value  # the dataclass itself checks these
+    if dataclasses.is_dataclass(hint):
+        return from_table(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        item_hint = typing.get_args(hint)[0]
+        return tuple(_convert(item_hint, item, where) for item in items)
+    if hint is bool and isinstance(value, str) and value in ("true", "false"):
+        return value == "true"
+    if hint is int:
+        return _integer(where, value, -(2**53), 2**53)
+    if hint is float:
+        return _number(where, value, -math.inf, math.inf)
+    if not isinstance(value, hint):
+        raise UsageError(f"{where} is {value!r}: it must be {hint.__name__}")
+    return value

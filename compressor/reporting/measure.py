@@ -1,0 +1,67 @@
+"""What a network is, in numbers: parameters, zeros, MACs."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compressor.layers import compressible_layers
+from compressor.network import Network
+from compressor.storage import plain_state
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts over a whole network.
+
+    ``parameters`` are those of the dense network, ``nonzero`` those that are not 0. ``sparsity``
+    is the fraction of zeros among the weights of convolutions and linear layers. ``macs`` are
+    multiply-adds of a dense runtime for one input, zeros included; ``nonzero_macs`` those of them
+    that meet a weight other than 0.
+    """
+
+    parameters: int
+    nonzero: int
+    sparsity: float
+    macs: int
+    nonzero_macs: int
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(network: Network, macs: dict[str, int]) -> Size:
+    """Count ``network`` as it is now; ``macs`` per layer as from :func:`layer_macs`."""
+    plain = plain_state(network.module)
+    layers = compressible_layers(network.module)
+    weights = {name: plain[f"{name}.weight"] for name in layers}
+    kept = {name: int((weight != 0).sum()) for name, weight in weights.items()}
+    total = sum(weight.size for weight in weights.values())
+    buffers = {name for name, _ in network.module.named_buffers()}
+    parameters = [value for name, value in plain.items() if name not in buffers]
+    used = sum(macs[n] * kept[n] / max(1, weights[n].size) for n in layers)
+    others = macs[""] - sum(macs[name] for name in layers)
+    return Size(
+        parameters=sum(value.size for value in parameters),
+        nonzero=sum(int((value != 0).sum()) for value in parameters),
+        sparsity=1 - sum(kept.values()) / total if total else 0.0,
+        macs=macs[""],
+        nonzero_macs=round(used) + others,
+    )
+
+
+def layer_macs(module: nn.Module, example: Tensor) -> dict[str, int]:
+    """MACs of every layer for one input, and under "" the whole network's.
+
+    One multiply-add is one MAC: half of what ``torch.utils.flop_counter`` counts.
+    """
+    counter = FlopCounterMode(display=False)
+    device = next(module.parameters()).device
+    with counter, torch.no_grad():
+        module.eval()(example.to(device))
+    counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
+    root = type(module).__name__
+    macs = {name: counts.get(f"{root}.{name}", 0) for name in compressible_layers(module)}
+    return {"": counter.get_total_flops() // 2, **macs}

@@ -1,0 +1,139 @@
+"""A run's report as tables for a terminal."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Json = dict[str, Any]
+STAGES = {"dense": "dense", "prune": "pruned", "share": "shared", "encode": "encoded"}
+MAX_LAYERS = 24  # more than these are listed with -v only
+
+
+def table_of(names: tuple[str, ...], figures: tuple[str, ...]) -> Table:
+    """An empty table in the one style of this tool: names to the left, figures to the right."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for heading in names:
+        table.add_column(heading, overflow="fold", min_width=max(len(heading), 8))
+    for heading in figures:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def titled(title: str, body: RenderableType) -> Group:
+    """A heading, what it is over, and an empty line. (Rich wraps a table's own title.)"""
+    return Group(Text(title, style="bold"), body, "")
+
+
+def show(report: Json, folder: str, console: Console, *, verbose: bool = False) -> None:
+    """Print the whole report: stages, layers, files, latency, and what was not measured."""
+    network, measured = report["network"], report["latency"]
+    title = f"{network['name']} ({network['arch']}), {network['fp32_bytes'] // 4:,} parameters"
+    console.print(titled(title, stage_table(report)))
+    layers = layer_table(report)
+    if verbose or layers.row_count <= MAX_LAYERS:
+        console.print(titled("layers, and how many times smaller after each stage", layers))
+    else:
+        console.print(f"-v lists all {layers.row_count} layers\n", style="dim")
+    console.print(titled(f"files in {folder}", file_table(report)))
+    title = f"{measured['runtime']}, batch {measured['batch']}, {measured['threads']} thread"
+    console.print(titled(f"{title}, {measured['calls']} calls each", latency_table(measured)))
+    for note in _notes(report):
+        console.print(note, markup=False, soft_wrap=True)
+
+
+def stage_table(report: Json) -> Table:
+    """One row per stage: bytes really written, and what the network is worth at that point."""
+    figures = ("bytes", "smaller", "sparsity", "bits/w", "accuracy", "params != 0", "MACs != 0")
+    table = table_of(("stage",), figures)
+    for key, label in STAGES.items():
+        if key not in report["stages"]:
+            continue
+        stage = report["stages"][key]
+        table.add_row(
+            label,
+            f"{stage['bytes']:,}",
+            f"{report['network']['fp32_bytes'] / stage['bytes']:.1f}x",
+            f"{100 * stage['sparsity']:.2f} %",
+            f"{stage['bits_per_weight']:.2f}",
+            percent(stage["accuracy"]),
+            f"{stage['nonzero']:,}",
+            f"{stage['nonzero_macs']:,}",
+        )
+    return table
+
+
+def layer_table(report: Json) -> Table:
+    """One row per layer: what the stages made of it, and its size after each."""
+    stages = report["stages"]
+    columns = {key: _by_layer(stages, key) for key in ("prune", "share", "encode")}
+    present = [key for key, rows in columns.items() if rows]
+    figures = ("shape", "non-zero", "sparsity", "threshold", "k", *(STAGES[key] for key in present))
+    table = table_of(("layer",), figures)
+    for name, row in columns["encode"].items():
+        pruned, shared = columns["prune"].get(name, {}), columns["share"].get(name, {})
+        table.add_row(
+            name,
+            "x".join(map(str, row["shape"])),
+            f"{row['nonzero']:,}",
+            f"{100 * row['sparsity']:.2f} %",
+            f"{pruned['threshold']:.4f}" if "threshold" in pruned else "-",
+            str(shared.get("centroids", "-")),
+            *(f"{columns[key][name]['ratio']:.1f}x" for key in present),
+        )
+    return table
+
+
+def file_table(report: Json) -> Table:
+    """The files that were written, and which of them is small."""
+    files, encode, export = report["files"], report["stages"]["encode"], report["stages"]["export"]
+    fp32 = report["network"]["fp32_bytes"]
+    table = table_of(("file",), ("bytes", "smaller"))
+    table.add_column("what it is")
+    rows = (
+        (files["artifact"], encode["bytes"], "to ship: weights and graph"),
+        ("  weights only", encode["weights_only_bytes"], "without the graph"),
+        (files["onnx"], export["bytes"], "to run: dense, in any runtime"),
+        ("  gzipped", export["gzip_bytes"], "the same, as downloaded"),
+    )
+    for name, size, what in rows:
+        table.add_row(name, f"{size:,}", f"{fp32 / size:.1f}x", what)
+    return table
+
+
+def percent(fraction: float | None) -> str:
+    """An accuracy for people; "not measured" where there is none."""
+    return "not measured" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _by_layer(stages: Json, key: str) -> dict[str, Json]:
+    return {row["layer"]: row for row in stages.get(key, {}).get("layers", [])}
+
+
+def latency_table(measured: Json) -> Table:
+    """Milliseconds per call, before and after, and the ratio of the medians."""
+    table = table_of(("ONNX file",), ("median ms", "p5", "p95", "minimum", "faster"))
+    dense = measured["ms"]["dense"]["median"]
+    for name, ms in measured["ms"].items():
+        figures = (ms[key] for key in ("median", "p5", "p95", "minimum"))
+        table.add_row(
+            name, *(f"{figure:.3f}" for figure in figures), f"{dense / ms['median']:.2f}x"
+        )
+    return table
+
+
+def _notes(report: Json) -> list[str]:
+    export, data = report["stages"]["export"], report["data"]
+    notes = [
+        "zeros alone do not make a dense runtime faster, nor a dense ONNX file smaller: it runs "
+        f"all {report['stages']['dense']['macs']:,} MACs",
+        f"ONNX against PyTorch on {export['compared_on']}: largest difference "
+        f"{export['difference_absolute']:.1e} ({export['difference_relative']:.1e} relative)",
+    ]
+    if data is not None:
+        notes.append(
+            f"accuracy on the {data['test_images']:,} test images of {data['name']}, last epoch"
+        )
+    return notes + [f"not measured: {item}" for item in report["not_measured"]]

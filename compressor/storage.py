@@ -1,0 +1,78 @@
+"""A network in the form in which it is stored, and back: between torch and the artifact."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from compressor.artifact import Shared
+from compressor.layers import bake, compressible_layers, shared_of
+from compressor.network import Network
+
+Stored = dict[str, NDArray[Any] | Shared]
+_HALF = np.finfo(np.float16)
+
+
+def stored_tensors(network: Network, width: str) -> Stored:
+    """Every tensor under its plain ``state_dict`` name, as the artifact stores it.
+
+    Shared layers become indices and codebook; all others plain arrays. Vectors (biases, norm
+    parameters and statistics, codebooks) are rounded to ``width``: float32 values that float16
+    holds exactly where it is "fp16", unless one is too large for that. Batch counters are left
+    out: they do not take part in inference, and PyTorch loads a network without them.
+    """
+    shared = {
+        f"{name}.weight": pair
+        for name, layer in compressible_layers(network.module).items()
+        if (pair := shared_of(layer)) is not None
+    }
+    plain = plain_state(network.module)
+    stored: Stored = {}
+    for name in network.names:
+        if name in shared:
+            indices, codebook = shared[name]
+            stored[name] = Shared(_smallest(indices), rounded(codebook, width))
+        else:
+            stored[name] = rounded(plain[name], width) if plain[name].ndim <= 1 else plain[name]
+    return stored
+
+
+def plain_state(module: nn.Module) -> dict[str, NDArray[Any]]:
+    """The values the network computes with, by plain name, parametrizations applied."""
+    state = {}
+    for name, child in module.named_modules():
+        if ".parametrizations" in f".{name}":
+            continue
+        prefix = f"{name}." if name else ""
+        own = {
+            **dict(child.named_parameters(recurse=False)),
+            **dict(child.named_buffers(recurse=False)),
+        }
+        if hasattr(child, "parametrizations"):
+            own["weight"] = child.weight
+        for leaf, value in own.items():
+            state[prefix + leaf] = value.detach().cpu().numpy()
+    return state
+
+
+def load_decoded(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Make ``module`` compute with exactly these values, without parametrizations."""
+    bake(module)
+    own = module.state_dict()
+    with torch.no_grad():
+        for name, value in tensors.items():
+            own[name].copy_(torch.from_numpy(np.array(value)))
+
+
+def rounded(values: NDArray[Any], width: str) -> NDArray[Any]:
+    """Float32 ``values`` rounded to what ``width`` holds, still as float32."""
+    if width != "fp16" or values.dtype != np.float32 or np.abs(values).max(initial=0.0) > _HALF.max:
+        return values
+    return values.astype(np.float16).astype(np.float32)
+
+
+def _smallest(indices: NDArray[np.int32]) -> NDArray[Any]:
+    return indices.astype(np.min_scalar_type(int(indices.max(initial=0))))

@@ -1,0 +1,80 @@
+"""Random augmentation of whole batches, deterministic in the generator that is given.
+
+Random numbers are a few per image and are drawn on the generator's own device, so a CPU
+generator gives the same images on every device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compressor.errors import UsageError
+
+POLICIES = ("none", "flip-crop", "affine")
+
+CROP_PADDING = 4  # pixels; He et al. 2016 (arXiv:1512.03385), section 4.2
+MAX_ROTATION = math.radians(10)
+MAX_SCALING = 0.1
+MAX_SHEAR = 0.1
+MAX_SHIFT = 2.0  # pixels
+
+
+def augment(x: Tensor, policy: str, generator: torch.Generator, background: float = 0.0) -> Tensor:
+    """Apply ``policy`` to float images (B, C, H, W); what comes in from outside is background.
+
+    Raises UsageError for an unknown policy.
+    """
+    check_policy(policy)
+    if policy == "flip-crop":
+        return flip_crop(x, generator, background)
+    if policy == "affine":
+        return affine(x, generator, background)
+    return x
+
+
+def check_policy(policy: str) -> None:
+    """Raise UsageError unless ``policy`` is one of POLICIES."""
+    if policy not in POLICIES:
+        raise UsageError(f"no augmentation is called {policy!r}; choose {', '.join(POLICIES)}")
+
+
+def flip_crop(x: Tensor, generator: torch.Generator, background: float = 0.0) -> Tensor:
+    """Pad by 4 pixels, crop at random to the old size, mirror every second image or so."""
+    batch, _, height, width = x.shape
+    draw = torch.randint(0, 2 * CROP_PADDING + 1, (2, batch), generator=generator)
+    top, left = draw.to(x.device)
+    mirrored = (torch.rand(batch, generator=generator) < 0.5).to(x.device)
+    padded = F.pad(x, (CROP_PADDING,) * 4, value=background)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 9, 9, H, W), a view
+    cropped = windows[torch.arange(batch, device=x.device), :, top, left]
+    return torch.where(mirrored[:, None, None, None], cropped.flip(3), cropped)
+
+
+def affine(x: Tensor, generator: torch.Generator, background: float = 0.0) -> Tensor:
+    """Rotate by up to 10 degrees, scale by 0.9..1.1, shear by 0.1, shift by 2 pixels; bilinear."""
+    grid = F.affine_grid(_matrices(x, generator), list(x.shape), align_corners=False)
+    moved = F.grid_sample(x - background, grid, padding_mode="zeros", align_corners=False)
+    return moved + background
+
+
+def _matrices(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Random maps from output to input coordinates, (B, 2, 3).
+
+    affine_grid measures both axes from -1 to 1, so that one pixel is 2 / W or 2 / H, and a
+    rotation of pixels needs its off-diagonal terms scaled by H / W and W / H.
+    """
+    batch, _, height, width = x.shape
+    draw = torch.rand(5, batch, generator=generator, dtype=torch.float64) * 2 - 1
+    angle, scale = draw[0] * MAX_ROTATION, 1 / (1 + draw[1] * MAX_SCALING)
+    shear = draw[2] * MAX_SHEAR
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    rows = (
+        (cos, (shear * cos - sin) * (height / width), draw[3] * (2 * MAX_SHIFT / width)),
+        (sin * (width / height), shear * sin + cos, draw[4] * (2 * MAX_SHIFT / height)),
+    )
+    matrices = torch.stack([torch.stack(row, -1) for row in rows], -2)  # (B, 2, 3)
+    return matrices.to(x.device, x.dtype)

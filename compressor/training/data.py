@@ -1,0 +1,253 @@
+"""Data specifications -> tensors in memory -> normalised, augmented batches.
+
+    mnist | fashion-mnist | cifar10 | cifar100   ROOT/NAME/{train,test}.npz, or torchvision's files
+    digits                                       scikit-learn's, resized to the network's input
+    FOLDER                                       class folders of image files
+    file.npz                                     arrays
+    path/file.py:make                            whatever make() returns
+
+Whole sets live in memory and batches are gathered from them: for images of these sizes that is
+faster than worker processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compressor.errors import DataError, UsageError
+from compressor.training import data_files, data_folder, data_sources
+from compressor.training.augment import augment as apply_augment
+from compressor.training.augment import check_policy
+from compressor.training.data_arrays import Shape, Split, permuted
+from compressor.training.data_folder import Progress
+from compressor.training.data_sources import NAMED, Source, default_root
+
+__all__ = ["Data", "Progress", "Split", "batches", "default_root", "load", "normalise"]
+
+FORMS = f"{', '.join(NAMED)}, digits, a folder of class folders, FILE.npz, or FILE.py:FUNCTION"
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set ready for training.
+
+    ``mean`` and ``std`` are per channel, for images scaled to 0..1 where they are uint8 and for
+    images as they are where float32. ``augment`` is the policy that suits the set, one of
+    augment.POLICIES; ``background`` is the value of empty pixels on the same scale as ``mean``.
+    ``fingerprint`` is the SHA-256 of name, splits and normalisation, in hexadecimal.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: str
+    background: float
+    fingerprint: str
+
+    @property
+    def input_shape(self) -> Shape:
+        """(C, H, W) of one image."""
+        channels, height, width = self.train.x.shape[1:]
+        return channels, height, width
+
+
+def load(
+    spec: str,
+    *,
+    input_shape: Shape | None,
+    root: Path | None = None,
+    seed: int = 0,
+    validation: float = 0.1,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    progress: Progress | None = None,
+) -> Data:
+    """Read what ``spec`` names (see the top of this module) into memory.
+
+    ``input_shape`` (C, H, W) is what the network takes; None accepts the data's own. ``root``
+    is where named sets lie or are downloaded to (default_root() if None). A seeded permutation
+    takes the fraction ``validation`` of the training images for validation (0: none) unless the
+    set brings a validation split. ``mean`` and ``std`` replace the set's. ``progress`` is called
+    with (files read, files in all) while a folder is read. Raises DataError, or UsageError for
+    a fraction or normalisation that cannot be.
+    """
+    if not 0 <= validation < 1:
+        raise UsageError(f"the validation fraction must lie in [0, 1), not {validation}")
+    try:
+        source = _read(spec, input_shape, root or default_root(), progress)
+    except OSError as error:
+        raise DataError(f"data {spec} cannot be read: {error}") from error
+    classes = _classes(source)
+    train, held = source.train, source.validation
+    if held is None:
+        train, held = permuted(train, validation, seed)
+    mean, std = _normalisation(source, train, mean, std)
+    for part in (source.test, held):
+        if part.x.shape[1:] != train.x.shape[1:] or part.x.dtype != train.x.dtype:
+            raise DataError(f"{spec}: {_layout(part)} in one split, {_layout(train)} in another")
+    return Data(
+        name=source.name,
+        train=train,
+        validation=held,
+        test=source.test,
+        classes=classes,
+        mean=mean,
+        std=std,
+        augment=source.augment,
+        background=0.0 if train.x.dtype == torch.uint8 else float(train.x.min()),
+        fingerprint=_fingerprint(source.name, (train, held, source.test), mean, std),
+    )
+
+
+def _read(spec: str, input_shape: Shape | None, root: Path, progress: Progress | None) -> Source:
+    if spec in NAMED:
+        return data_sources.named(spec, input_shape, root)
+    if spec == "digits":
+        return data_sources.digits(input_shape)
+    file, colon, function = spec.rpartition(":")
+    if colon and file.endswith(".py"):
+        return data_files.script(Path(file), function, input_shape)
+    path = Path(spec)
+    if spec.endswith(".npz"):
+        return data_files.npz(path, input_shape)
+    if path.is_dir():
+        return data_folder.folder(path, input_shape, progress)
+    if spec.endswith(".py"):
+        raise DataError(f"--data {spec} lacks the function: give {spec}:FUNCTION")
+    raise DataError(f"no data set is called {spec!r} and no folder either; give {FORMS}")
+
+
+def _classes(source: Source) -> int:
+    """Checks every label against the number of classes, which is told or the training labels'."""
+    classes = source.classes or int(source.train.y.max()) + 1
+    for split in (source.train, source.test, source.validation):
+        if split is not None and int(split.y.max()) >= classes:
+            worst = int(split.y.max())
+            raise DataError(f"{source.name}: label {worst} is outside 0..{classes - 1}")
+    return classes
+
+
+def _normalisation(
+    source: Source,
+    train: Split,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if (mean is None) != (std is None):
+        raise UsageError("a mean needs a standard deviation, and the reverse; give both or none")
+    if mean is None or std is None:
+        mean, std = source.mean, source.std
+    if mean is None or std is None:
+        mean, std = _statistics(train.x)
+    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    channels = train.x.shape[1]
+    if not len(mean) == len(std) == channels:
+        raise UsageError(
+            f"mean {mean} and std {std} must have one value for each of {channels} channels"
+        )
+    if not all(math.isfinite(value) for value in mean + std) or min(std) <= 0:
+        raise UsageError(f"mean {mean} must be finite and std {std} finite and above 0")
+    return mean, std
+
+
+def _statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, rounded to six digits; a constant one gets std 1.
+
+    The sums of uint8 images are exact integers; those of floats are float64, and the rounding
+    hides the order in which threads add.
+    """
+    means, stds = [], []
+    for channel in x.unbind(1):
+        if x.dtype == torch.uint8:
+            counts = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
+            value = torch.arange(256, dtype=torch.float64) / 255
+        else:
+            value = channel.flatten().to(torch.float64)
+            counts = torch.ones(1, dtype=torch.float64).expand_as(value)
+        size = counts.sum()
+        average = (counts * value).sum() / size
+        variance = (counts * (value - average) ** 2).sum() / size
+        means.append(float(f"{average.item():.6g}"))
+        stds.append(float(f"{variance.sqrt().item():.6g}") or 1.0)
+    return tuple(means), tuple(stds)
+
+
+def _fingerprint(
+    name: str, splits: tuple[Split, ...], mean: tuple[float, ...], std: tuple[float, ...]
+) -> str:
+    digest = hashlib.sha256(repr((name, mean, std)).encode())
+    for split in splits:
+        for tensor in (split.x, split.y):
+            digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _layout(split: Split) -> str:
+    return f"images of shape {tuple(split.x.shape[1:])} and {split.x.dtype}"
+
+
+def normalise(x: Tensor, data: Data) -> Tensor:
+    """uint8 or float32 (B, C, H, W) on any device -> float32 of the same shape."""
+    mean = torch.tensor(data.mean, device=x.device).view(-1, 1, 1)
+    std = torch.tensor(data.std, device=x.device).view(-1, 1, 1)
+    return (_scaled(x) - mean).div_(std)
+
+
+def _scaled(x: Tensor) -> Tensor:
+    return x / 255 if x.dtype == torch.uint8 else x
+
+
+def batches(
+    split: Split,
+    data: Data,
+    *,
+    batch_size: int,
+    shuffle_generator: torch.Generator | None = None,
+    augment: str = "none",
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over ``split``: (x float32 (B, C, H, W) normalised, y int64 (B,)) on ``device``.
+
+    A generator (on the CPU) shuffles the images and draws the augmentation; without one the
+    order is the split's own, and nothing is augmented. The last batch may be smaller. Raises
+    UsageError for a batch size below 1 or an augmentation without a generator.
+    """
+    check_policy(augment)
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+    if shuffle_generator is None and augment != "none":
+        raise UsageError(f"the augmentation {augment} needs a generator")
+    return _batches(split, data, batch_size, shuffle_generator, augment, device)
+
+
+def _batches(
+    split: Split,
+    data: Data,
+    batch_size: int,
+    generator: torch.Generator | None,
+    augment: str,
+    device: torch.device | str,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    order = None if generator is None else torch.randperm(len(split), generator=generator)
+    for start in range(0, len(split), batch_size):
+        part = slice(start, start + batch_size)
+        if order is None or generator is None:
+            x, y = split.x[part].to(device), split.y[part].to(device)
+        else:
+            index = order[part].to(split.x.device)
+            x, y = split.x[index].to(device), split.y[index].to(device)
+            if augment != "none":
+                x = apply_augment(_scaled(x), augment, generator, data.background)
+        yield normalise(x, data), y

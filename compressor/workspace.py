@@ -1,0 +1,132 @@
+"""The output folder of a run: what may be there, what is kept between stages, how it is finished.
+
+While a run is under way, its folder holds ``.stages/``::
+
+    run.json            model, data, recipe and tool that the run is of (its fingerprint)
+    STAGE.json          written last when a stage is finished: what it reports
+    STAGE.safetensors   the network after a stage
+    NAME.dcz, NAME.onnx the outputs, until all are ready
+
+Every file is written whole or not at all. At the end the outputs appear in the folder itself, one
+atomic rename each, ``report.json`` last, and ``.stages/`` goes. So at every moment the folder
+shows whether it is finished, and of which run; a run killed at any point resumes from its last
+finished stage.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from compressor.errors import OutputError
+from compressor.files import explained, write_atomically
+
+Json = dict[str, Any]
+REPORT = "report.json"
+
+
+class Workspace:
+    """One run's folder; :meth:`open` decides whether the run may use it."""
+
+    def __init__(self, folder: Path, fingerprint: Json) -> None:
+        self.folder = folder
+        self.stages = folder / ".stages"
+        self.fingerprint = fingerprint
+
+    def open(self, *, resume: bool, force: bool) -> Json | None:
+        """Make the folder ready. Returns the finished report where there is nothing left to do.
+
+        Raises :class:`OutputError` where the folder is in use and neither ``resume`` nor ``force``
+        is given, or where what is to be resumed is of another run.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(f"{self.folder} is a file: choose another folder with -o")
+        used = self.folder.is_dir() and any(self.folder.iterdir())
+        if used and not resume and not force:
+            unfinished = (self.stages / "run.json").exists()
+            what = "holds an unfinished run" if unfinished else "exists and is not empty"
+            hint = "--resume to continue it, " if unfinished else ""
+            raise OutputError(
+                f"{self.folder} {what}: add {hint}--force to overwrite, or choose another with -o"
+            )
+        if resume and used and (report := self._continue()) is not None:
+            return report
+        if not resume:
+            self._discard()
+        with explained(self.folder):
+            self.stages.mkdir(parents=True, exist_ok=True)
+        self._write_json(self.stages / "run.json", self.fingerprint)
+        return None
+
+    def _continue(self) -> Json | None:
+        """The report of a finished run, None for an unfinished one; refuses those of others."""
+        report = _read_json(self.folder / REPORT)
+        if report is not None and report.get("fingerprint") == self.fingerprint:
+            self._discard()
+            return report
+        begun = _read_json(self.stages / "run.json")
+        other = begun if begun is not None else (report or {}).get("fingerprint")
+        if other is not None and other != self.fingerprint:
+            parts = [key for key, value in self.fingerprint.items() if other.get(key) != value]
+            raise OutputError(
+                f"{self.folder} is of another run ({', '.join(parts)} changed): "
+                "repeat the command it was begun with, or start over with --force"
+            )
+        if begun is None:
+            self._discard()  # left by a run that was killed while it cleared up
+        return None
+
+    def finished(self, stage: str) -> Json | None:
+        """What a finished stage reported, or None where it has yet to run."""
+        return _read_json(self.stages / f"{stage}.json")
+
+    def finish(self, stage: str, report: Json) -> None:
+        """Mark a stage as finished; the last thing that it writes."""
+        self._write_json(self.stages / f"{stage}.json", report)
+
+    def save(self, stage: str, state: dict[str, Tensor]) -> None:
+        """Keep the network's ``state_dict`` after ``stage``."""
+        content = safetensors.torch.save(
+            {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        )
+        write_atomically(self.stages / f"{stage}.safetensors", content)
+
+    def saved(self, stage: str) -> dict[str, Tensor]:
+        """The ``state_dict`` after ``stage``."""
+        return safetensors.torch.load((self.stages / f"{stage}.safetensors").read_bytes())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keep an output, or anything else a later stage needs."""
+        write_atomically(self.stages / name, content)
+
+    def read(self, name: str) -> bytes:
+        """What :meth:`write` kept."""
+        return (self.stages / name).read_bytes()
+
+    def publish(self, names: list[str], report: Json) -> None:
+        """Put the outputs in their place, the report last, and clear the stages away."""
+        for name in names:
+            write_atomically(self.folder / name, self.read(name))
+        self._write_json(self.folder / REPORT, {"fingerprint": self.fingerprint, **report})
+        self._discard()
+
+    def _discard(self) -> None:
+        with explained(self.stages):
+            if self.stages.exists():
+                # Without run.json a half-removed folder cannot be taken for a run to resume.
+                (self.stages / "run.json").unlink(missing_ok=True)
+                shutil.rmtree(self.stages)
+
+    def _write_json(self, path: Path, content: Json) -> None:
+        write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _read_json(path: Path) -> Json | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,298 @@
+"""Writes the golden files; run once per format version, `python tests/golden/make.py`.
+
+`GOOD` maps a file to the arguments of `encode` that it must come from. `bad_files` builds, byte by
+byte and with true checksums wherever those are not the point, files that a reader must refuse,
+each with a part of the message it must give; the messages are kept in `bad/messages.json`.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.artifact import Shared, encode
+from compressor.artifact.layout import MAGIC, deflate
+from compressor.coding.buffer import varint
+
+HERE = Path(__file__).parent
+
+
+def noise(size: int, seed: int) -> np.ndarray:
+    """Integers below 2^31 from a linear congruential generator, the same everywhere for good."""
+    out, state = [], seed
+    for _ in range(size):
+        state = (1103515245 * state + 12345) % (1 << 31)
+        out.append(state >> 8)
+    return np.array(out, dtype=np.int64)
+
+
+def sparse(size: int, seed: int, symbols: int, keep: int) -> np.ndarray:
+    """Indices, about ``keep`` % of them non-zero, small ones more often."""
+    kept = noise(size, seed) % 100 < keep
+    return np.where(kept, 1 + noise(size, seed + 1) % symbols * (noise(size, seed + 2) % 3) // 2, 0)
+
+
+def floats(size: int, seed: int) -> np.ndarray:
+    """float32 values in [-1, 1) which float16 does not hold."""
+    return (noise(size, seed) / np.float32(1 << 22) - 1).astype(np.float32)
+
+
+def bits(*patterns: int) -> np.ndarray:
+    """float32 values with these bit patterns."""
+    return np.array(patterns, dtype=np.uint32).view(np.float32)
+
+
+_example = np.zeros(32, dtype=np.uint8)
+_example[[1, 4, 15, 17, 21, 28]] = [2, 1, 3, 2, 1, 1]
+_book = np.array([-0.5, 0.25, 1.5], dtype=np.float32)
+_pruned = np.where(sparse(900, 3, 2, 8) > 0, floats(900, 4), np.float32(0)).reshape(30, 30)
+_many = (noise(3000, 8) % 300 * (noise(3000, 9) % 2)).astype(np.uint16)
+_conv, _dense = sparse(2000, 1, 8, 25).astype(np.uint8), 1 + sparse(600, 6, 5, 60).astype(np.uint16)
+
+TENSORS: dict[str, Any] = {
+    "conv.weight": Shared(_conv.reshape(5, 4, 10, 10), floats(8, 2)),
+    "conv.bias": floats(5, 5),
+    "norm.weight": np.ones(40, dtype=np.float32),
+    "dense.weight": Shared(_dense.reshape(20, 30), floats(6, 7)),
+    "fc.weight": _pruned,
+    "fc.half": np.where(_pruned != 0, np.float32(0.5), np.float32(0)),
+    "far.weight": Shared(np.eye(1, 9000, 8765, dtype=np.uint32), np.array([2.0], np.float32)),
+    "many.weight": Shared(_many, floats(299, 9)),
+}
+
+GOOD: dict[str, dict[str, Any]] = {
+    "example": {
+        "tensors": {
+            "fc.weight": Shared(_example.reshape(4, 8), _book),
+            "fc.bias": np.array([0.1, -0.2, 0.3, 0.4], dtype=np.float32),
+        }
+    },
+    "empty": {"tensors": {}},
+    "huffman": {"tensors": TENSORS, "graph": b"graph " * 50, "metadata": {"tool": "1", "née": "é"}},
+    "flat": {"tensors": TENSORS, "entropy": "flat"},
+    "dtypes": {
+        "tensors": {
+            name: np.array([[0, 1, 2], [100, 1, 0]]).astype(name)
+            for name in (
+                *("float32", "float16", "float64", "bool", "int8", "int16", "int32", "int64"),
+                *("uint8", "uint16", "uint32", "uint64"),
+            )
+        },
+        "graph": b"",
+    },
+    "extremes": {
+        "tensors": {
+            "": np.array(-3, dtype=np.int64),
+            "no elements": np.zeros((3, 0, 2), dtype=np.float32),
+            "all zero": np.zeros((7, 9), dtype=np.float32),
+            "shared zeros": Shared(np.zeros((50, 20), dtype=np.uint8), np.empty(0, np.float32)),
+            "one value": Shared(np.ones((2, 1, 3, 1, 5), dtype=np.uint8), bits(0x3F800001)),
+            "unused": Shared(np.full(300, 3, dtype=np.uint8), floats(4, 1)),
+            "nan and zeros": np.concatenate(
+                [bits(0x7FC00001, 0xFFA00000, 0x7F800001, 0x80000000), np.zeros(90, np.float32)]
+            ),
+            "infinite": bits(*[0x7F800000, 0xFF800000, 0x80000000, 0x33800000] * 3),
+        }
+    },
+}
+
+
+def text(value: str | bytes) -> bytes:
+    """A text of the format."""
+    data = value.encode() if isinstance(value, str) else value
+    return varint(len(data)) + data
+
+
+def tensor(code: int, name: str | bytes, *shape: int, size: int | None = None) -> bytes:
+    """A tensor's line in the directory."""
+    tail = b"" if size is None else varint(size)
+    return bytes([code]) + text(name) + varint(len(shape)) + b"".join(map(varint, shape)) + tail
+
+
+def directory(*tensors: bytes, metadata: bytes = b"\x00") -> bytes:
+    """A directory."""
+    return metadata + varint(len(tensors)) + b"".join(tensors)
+
+
+def file(
+    raw: bytes,
+    *payloads: bytes,
+    crcs: list[int] | None = None,
+    graph: tuple[int, bytes] | None = None,
+    stored: bytes | None = None,
+    declared: int | None = None,
+    version: int = 0,
+    features: int = 0,
+) -> bytes:
+    """A whole file with true checksums, but for what is given."""
+    crcs = [zlib.crc32(payload) for payload in payloads] if crcs is None else crcs
+    features |= (1 if stored is not None else 0) | (2 if graph else 0)
+    kept = raw if stored is None else stored
+    size = len(raw) if declared is None else declared
+    out = MAGIC + struct.pack("<HHIII", version, features, len(kept), size, len(crcs))
+    if graph:
+        out += struct.pack("<III", graph[0], len(graph[1]), zlib.crc32(graph[1]))
+    out += kept + struct.pack(f"<{len(crcs)}I", *crcs)
+    out += struct.pack("<I", zlib.crc32(out)) + b"".join(payloads)
+    return out + (graph[1] if graph else b"")
+
+
+def coded(payload: bytes, indices: list[int], mode: int = 2) -> bytes:
+    """A file of one coded tensor of 100 weights; ``indices`` give its decoded checksum."""
+    whole = np.array(indices + [0] * (100 - len(indices)), dtype="<u1" if mode == 2 else "<u4")
+    line = tensor(mode, "w", 100, size=len(payload))
+    return file(directory(line), payload, crcs=[zlib.crc32(payload), zlib.crc32(whole.tobytes())])
+
+
+def gaps(
+    *,
+    book: bytes = b"\x02\x02" + struct.pack("<2f", 1, 2),
+    counts: bytes = b"\x02\x00",
+    tables: bytes = bytes([4 * 4, 4 * 3]),
+    size: bytes = b"\x01",
+    streams: bytes = b"\x60\xb0",
+) -> bytes:
+    """A GAP_SHARED payload: gaps of 2 bits, 1 and 2; indices 1, 2 in codewords 10 and 11."""
+    return book + counts + tables + size + streams
+
+
+def bad_files() -> Iterator[tuple[str, bytes, str]]:
+    """Yield name, content and a part of the message of each file that must be refused."""
+    plain = tensor(0, "w", 2)
+    whole = file(directory(plain), b"12345678")
+    yield "empty", b"", "the file is empty"
+    yield "not-dcz", b"PK\x03\x04 something else", "not a .dcz artifact"
+    yield "as-text", whole.replace(b"\r\n", b"\n"), "altered in transfer as if it were text"
+    yield "cut-in-magic", whole[:5], "truncated: it ends after 5 bytes"
+    yield "cut-in-header", whole[:20], "the file is truncated"
+    yield "cut-in-directory", whole[:28], "the file is truncated"
+    yield "cut-in-payload", whole[:-1], "the file is truncated"
+    yield "trailing-byte", whole + b"\x00", "1 bytes too many"
+    yield "version", file(directory(), version=1), "format version 1"
+    yield "feature", file(directory(), features=4), "unknown features 0x0004"
+    yield "header-damaged", whole[:24] + b"\x01" + whole[25:], "its checksum does not match"
+    yield "payload-damaged", whole[:-1] + b"9", "its checksum does not match"
+    yield "payload-swapped", whole[:-8] + b"56781234", "its checksum does not match"
+    yield from _bad_directories()
+    yield from _bad_payloads()
+    yield from _bad_entries()
+
+
+def _bad_directories() -> Iterator[tuple[str, bytes, str]]:
+    raw, plain = directory(), tensor(0, "w", 2)
+    yield "directory-size", file(raw, declared=3), "2 bytes but declares 3"
+    yield "directory-huge", file(raw, stored=deflate(raw), declared=1 << 23), "4194304 are the most"
+    bomb = deflate(b"\x00" * (1 << 20))
+    yield "directory-bomb", file(raw, stored=bomb, declared=99), "does not inflate to the 99 bytes"
+    yield "directory-short", file(raw, stored=deflate(raw), declared=3), "does not inflate to the 3"
+    yield "directory-garbage", file(raw, stored=b"\xff\xff\xff"), "not a valid deflate stream"
+    yield "directory-stored-tail", file(raw, stored=deflate(raw) + b"\x00"), "does not inflate"
+    yield "directory-tail", file(raw + b"\x00"), "the directory has 1 bytes too many"
+    yield "directory-cut", file(directory(plain)[:-1], crcs=[0]), "the directory is truncated"
+    yield "checksum-extra", file(raw, crcs=[0]), "the checksum list has 4 bytes too many"
+    yield "checksum-missing", file(directory(plain), b"12345678", crcs=[]), "list is truncated"
+    yield "name-twice", file(directory(plain, plain), b"12345678", b"12345678"), "tensor 'w' twice"
+    twice = b"\x02" + (text("k") + text("v")) * 2
+    yield "metadata-twice", file(directory(metadata=twice)), "the metadata has 'k' twice"
+    yield "metadata-many", file(directory(metadata=varint(1025))), "1024 are the most"
+    yield "not-utf8", file(directory(tensor(0, b"\xff", 2)), b"12345678"), "not UTF-8"
+    yield "varint-long", file(b"\x80\x00\x00"), "superfluous zero byte"
+    yield "varint-large", file(b"\xff" * 10 + b"\x00"), "2^64 or more"
+    yield "mode", file(directory(tensor(4, "w", 2)), b"12345678"), "mode 4"
+    yield "dtype", file(directory(tensor(0xC0, "w", 2)), b"12345678"), "dtype 12"
+    yield "mode-dtype", file(directory(tensor(0x11, "w", 2)), b"1234"), "FP16 is for float32 alone"
+    yield "dimensions", file(directory(tensor(0, "w", *[1] * 33)), b"1234"), "33 dimensions"
+    huge = tensor(2, "w", 1 << 40, size=4)
+    yield "huge-tensor", file(directory(huge), b"\0\0\0\0", crcs=[0, 0]), "the limit is"
+    hidden = tensor(0, "w", 0, 1 << 62)
+    yield "huge-empty-tensor", file(directory(hidden), crcs=[0]), "the limit is"
+    several = [tensor(2, str(i), 1 << 29, size=4) for i in range(3)]
+    payloads = [b"\0\0\0\0"] * 3
+    yield "huge-total", file(directory(*several), *payloads, crcs=[0] * 6), "the limit"
+    yield "tensors-many", file(b"\x00" + varint(65537)), "65537 tensors"
+    longer = file(directory(tensor(2, "w", 1, size=5)), b"\0\0\0\0\0", crcs=[0, 0])
+    yield "longer-than-raw", longer, "coded in 5 bytes; it takes 4"
+
+
+def _bad_payloads() -> Iterator[tuple[str, bytes, str]]:
+    yield "bool", file(directory(tensor(0x30, "w", 2)), b"\x01\x02"), "a bool is stored as a byte"
+    yield "half-nan", file(directory(tensor(1, "w", 1)), b"\x00\x7e"), "a float16 is NaN"
+    stored = deflate(b"graph")
+    yield "graph-longer", file(directory(), graph=(4, stored)), "does not inflate to the 4 bytes"
+    yield "graph-shorter", file(directory(), graph=(6, stored)), "does not inflate to the 6 bytes"
+    yield "graph-tail", file(directory(), graph=(5, stored + b"\0")), "does not inflate to the 5"
+    endless = zlib.compressobj(9, zlib.DEFLATED, -15)
+    unfinished = endless.compress(b"graph") + endless.flush(zlib.Z_SYNC_FLUSH)
+    yield "graph-unfinished", file(directory(), graph=(5, unfinished)), "does not inflate to the 5"
+    yield "graph-huge", file(directory(), graph=(1 << 30, stored)), "the limit is"
+    damaged = file(directory(), graph=(5, stored))
+    yield "graph-damaged", damaged[:-1] + bytes([damaged[-1] ^ 1]), "its checksum does not match"
+    good = [0, 1, 0, 0, 2]
+    yield "decoded-checksum", coded(gaps(), [0, 1, 0, 0, 1]), "do not match their checksum"
+    yield "codebook-large", coded(gaps(book=varint(65537) + b"\x02"), good), "65536 are the most"
+    yield "codebook-cut", coded(b"\x7f\x02\x00", good), "the payload is truncated"
+    half = b"\x02\x12" + struct.pack("<2H", 0x3C00, 0xFE01)
+    yield "codebook-nan", coded(gaps(book=half), good), "a float16 is NaN"
+    yield "gap-width", coded(gaps(book=b"\x00\x0d"), good), "widths go up to 12"
+    yield "gap-flags", coded(gaps(book=b"\x00\x22"), good), "widths go up to 12"
+    yield "counts-large", coded(gaps(counts=b"\x60\x05"), good), "cannot be in 100"
+    yield "counts-fillers-alone", coded(b"\x00\x00\x00\x01", []), "0 weights and 1 fillers"
+    yield "counts-tail", coded(b"\x00\x00\x00\x00\x00", []), "1 bytes too many"
+    values = struct.pack("<2f", 1, 2)
+    floats = b"\x02\x02\x00\x10\x01\x60"
+    yield "float-values-cut", coded(floats + values[:-1], [], mode=3), "2 values of 4 bytes"
+    yield "float-values-tail", coded(floats + values + b"\0", [], mode=3), "2 values of 4 bytes"
+    yield "float-filler", coded(floats + bytes(8), [], mode=3), "filler's gap"
+
+
+def _bad_entries() -> Iterator[tuple[str, bytes, str]]:
+    good = [0, 1, 0, 0, 2]
+    for name, table, message in (
+        ("table-kind", bytes([4 * 4 + 3]), "kind 3"),
+        ("table-alphabet", bytes([4 * 5]), "for 5 symbols; the alphabet has 4"),
+        ("table-over-full", bytes([4 * 4 + 1, 0b10111100]), "over-full"),
+        ("table-incomplete", bytes([4 * 3 + 1, 0b11100000]), "incomplete"),
+        ("table-length", bytes([4 * 2 + 1, 0b01111000]), "codeword of 0 bits"),
+        ("table-absent", bytes([4 * 3 + 1, 0b11001001]), "ends in absent symbols"),
+        ("table-padding", bytes([4 * 2 + 1, 0b11100000]), "padding is not zero"),
+        ("table-cut", bytes([4 * 4 + 1, 0, 0, 0, 0]), "truncated or holds a number out of range"),
+    ):
+        yield name, coded(gaps(tables=table + bytes([4 * 3])), good), message
+    more = gaps(tables=bytes([4 * 4, 4 * 4]))
+    yield "table-past-codebook", coded(more, good), "for 4 symbols; the alphabet has 3"
+    yield "stream-short", coded(gaps(streams=b"\x60"), good), "a bit stream ends before"
+    yield "stream-long", coded(gaps(streams=b"\x60\xb0\x00"), good), "2 bytes holds 4 bits"
+    yield "stream-padding", coded(gaps(streams=b"\x61\xb0"), good), "padding is not zero"
+    yield "stream-past-payload", coded(gaps(size=b"\x09"), good), "the payload is truncated"
+    streams = b"\xff" * 6 + b"\xc0" + bytes(3) + b"\x40"  # 25 fillers, then one weight
+    past = gaps(counts=b"\x01\x19", size=b"\x07", streams=streams)
+    yield "entry-past-end", coded(past, good), "past the end of its 100 weights"
+    yield "filler-gap", coded(gaps(counts=b"\x02\x01", streams=b"\xb4\x58"), good), "filler's gap"
+    yield (
+        "filler-last",
+        coded(gaps(counts=b"\x01\x01", streams=b"\x70\x80"), [0, 1]),
+        "the last entry is",
+    )
+    count = gaps(counts=b"\x01\x01", streams=b"\x60\xb0")
+    yield "filler-count", coded(count, good), "0 fillers are written where 1 are declared"
+
+
+def main() -> None:
+    """Write every golden file."""
+    for name, arguments in GOOD.items():
+        arguments = {**arguments}
+        blob = encode(arguments.pop("tensors"), **arguments)
+        (HERE / "good" / f"{name}.dcz").write_bytes(blob)
+    messages = {}
+    for name, content, message in bad_files():
+        (HERE / "bad" / f"{name}.dcz").write_bytes(content)
+        messages[name] = message
+    (HERE / "bad" / "messages.json").write_text(json.dumps(messages, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

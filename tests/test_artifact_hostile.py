@@ -1,0 +1,254 @@
+"""Damaged and hostile files: one family of errors, quickly, in little memory, never wrong weights.
+
+Files are mutated in two ways: as accidents do, with checksums as they were, where the outcome must
+be an error or exactly what was written; and as an attacker would, every checksum true, where
+whatever comes out must be what the directory declares.
+"""
+
+import contextlib
+import math
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from compressor.artifact import Artifact, Limits, Shared, decode, encode
+from compressor.artifact.layout import DEFLATED
+from compressor.errors import ArtifactError
+
+LIMITS = Limits(1 << 20, 1 << 20, 100, 1 << 16)
+Mutation = Callable[[np.random.Generator, bytearray], None]
+
+
+def network(seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    floats = rng.normal(size=(20, 30)).astype(np.float32)
+    few = np.where(rng.random((20, 30)) < 0.1, floats, np.float32(0))
+    indices = np.where(rng.random((30, 40)) < 0.2, rng.geometric(0.4, (30, 40)).clip(1, 15), 0)
+    return {
+        "conv.weight": Shared(indices.astype(np.uint8), floats[0, :15]),
+        "conv.bias": floats[1],
+        "fc.weight": few,
+        "fc.half": few.astype(np.float16).astype(np.float32),
+        "dense": Shared((indices + 1).astype(np.uint8), np.arange(16, dtype=np.float32)),
+        "norm": np.ones(30, dtype=np.float32),
+        "flag": np.array([True, False, True]),
+        "steps": np.array(7),
+    }
+
+
+def whole(seed: int = 0, **options: Any) -> bytes:
+    return encode(network(seed), graph=b"nodes " * 40, metadata={"tool": "test"}, **options)
+
+
+def bytes_of(artifact: Artifact) -> dict[str, bytes]:
+    return {name: artifact.tensor(name).tobytes() for name in artifact.names}
+
+
+def flip_bits(rng: np.random.Generator, data: bytearray) -> None:
+    for at in rng.integers(0, 8 * len(data), rng.integers(1, 4)):
+        data[at // 8] ^= 1 << at % 8
+
+
+def set_bytes(rng: np.random.Generator, data: bytearray) -> None:
+    for at in rng.integers(0, len(data), rng.integers(1, 4)):
+        data[at] = (0, 1, 0x7F, 0x80, 0xFF, int(rng.integers(256)))[rng.integers(6)]
+
+
+def truncate(rng: np.random.Generator, data: bytearray) -> None:
+    del data[rng.integers(len(data)) :]
+
+
+def cut_out(rng: np.random.Generator, data: bytearray) -> None:
+    start = rng.integers(len(data))
+    del data[start : start + rng.integers(1, 40)]
+
+
+def insert(rng: np.random.Generator, data: bytearray) -> None:
+    start = rng.integers(len(data) + 1)
+    data[start:start] = rng.bytes(int(rng.integers(1, 10)))
+
+
+def repeat(rng: np.random.Generator, data: bytearray) -> None:
+    """Copy a stretch over another one, or in between."""
+    source, target = rng.integers(len(data), size=2)
+    size = rng.integers(1, 60)
+    data[target : target + size * rng.integers(2)] = data[source : source + size]
+
+
+OTHER = whole(seed=1)
+
+
+def splice(rng: np.random.Generator, data: bytearray) -> None:
+    """Continue with another file, as a torn write does."""
+    at = rng.integers(len(data))
+    data[at:] = OTHER[at:]
+
+
+MUTATIONS: list[Mutation] = [flip_bits, set_bytes, truncate, cut_out, insert, repeat, splice]
+
+
+def mutants(blob: bytes, count: int) -> list[bytes]:
+    out = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        data = bytearray(blob)
+        MUTATIONS[seed % len(MUTATIONS)](rng, data)
+        out.append(bytes(data))
+    return out
+
+
+@pytest.mark.parametrize("entropy", ["huffman", "flat"])
+def test_damage_is_found_or_changes_nothing(entropy: str) -> None:
+    blob = whole(entropy=entropy)
+    expected = bytes_of(decode(blob))
+    refused = 0
+    for mutant in mutants(blob, 3000):
+        if mutant == OTHER:
+            continue  # spliced before the first difference: a sound file, of another network
+        try:
+            artifact = decode(mutant, limits=LIMITS)
+        except ArtifactError:
+            refused += 1
+            continue
+        for name in artifact.names:
+            try:
+                assert artifact.tensor(name).tobytes() == expected[name]
+            except ArtifactError:
+                refused += 1
+        try:
+            assert artifact.graph == b"nodes " * 40
+        except ArtifactError:
+            refused += 1
+    assert refused > 2000
+
+
+def undeflated(**options: Any) -> bytes:
+    """A file whose directory is not deflated, so that mutations of it mean something."""
+    with mock.patch("compressor.artifact.layout.deflate", lambda raw: raw + b"\0"):
+        blob = encode(network(), metadata={"tool": "test"}, **options)
+    assert not blob[10] & DEFLATED
+    return blob
+
+
+def exercise(mutant: bytes) -> int:
+    """Decode all there is; return how many tensors came out, each as the directory declares it."""
+    try:
+        artifact = decode(mutant, limits=LIMITS)
+    except ArtifactError:
+        return 0
+    decoded = 0
+    for name in artifact.names:
+        try:
+            tensor = artifact.tensor(name)
+            entry = next(entry for entry in artifact.entries if entry.name == name)
+            assert tensor.shape == entry.shape
+            assert tensor.dtype == entry.dtype
+            assert tensor.nbytes <= LIMITS.max_tensor_bytes
+            assert entry.parts.total == entry.bytes
+            if entry.gap_width is not None and entry.codebook_size is None:
+                assert np.count_nonzero(tensor.view(np.uint32)) == entry.nonzero
+            decoded += 1
+        except ArtifactError:
+            continue
+    with contextlib.suppress(ArtifactError):
+        assert artifact.graph is None or len(artifact.graph) <= LIMITS.max_graph_bytes
+    return decoded
+
+
+@pytest.mark.parametrize("make", [whole, undeflated])
+def test_with_every_checksum_true_the_outcome_is_an_error_or_as_declared(
+    make: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = make()
+    monkeypatch.setattr(zlib, "crc32", lambda *_: mock.ANY)  # equal to every checksum there is
+    decoded, slowest = 0, 0.0
+    for mutant in mutants(blob, 2500):
+        start = time.perf_counter()
+        decoded += exercise(mutant)
+        slowest = max(slowest, time.perf_counter() - start)
+    assert decoded > 2500  # many mutants reached the decoders and came out of them
+    assert slowest < 1
+
+
+def test_hostile_files_take_no_more_memory_than_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = undeflated()
+    monkeypatch.setattr(zlib, "crc32", lambda *_: mock.ANY)
+    tracemalloc.start()
+    try:
+        for mutant in mutants(blob, 400):
+            exercise(mutant)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_payloads_of_another_file_or_tensor_do_not_pass() -> None:
+    """Equal lengths throughout: only the checksums in the preamble tell these files apart."""
+    rng = np.random.default_rng(0)
+    first, second = (
+        encode({name: rng.normal(size=50).astype(np.float32) for name in "ab"}) for _ in range(2)
+    )
+    torn = first[:-200] + second[-200:]
+    swapped = first[:-400] + first[-200:] + first[-400:-200]
+    for damaged in (torn, swapped):
+        with pytest.raises(ArtifactError, match="tensor 'b': the data is damaged"):
+            decode(damaged).tensor("b")
+
+
+def test_a_wrong_decoder_is_found_though_the_file_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = whole()
+    monkeypatch.setattr("compressor.coding.symbols.SymbolReader.read", lambda _, n: np.full(n, 1))
+    monkeypatch.setattr("compressor.coding.symbols.SymbolReader.finish", lambda _: None)
+    with pytest.raises(ArtifactError, match=r"fillers|past the end|checksum"):
+        decode(blob).tensor("conv.weight")
+
+
+def test_a_few_bytes_that_declare_a_huge_tensor_take_no_memory() -> None:
+    blob = encode({"w": np.zeros((1 << 10, 1 << 10), dtype=np.float32)})
+    assert len(blob) < 60
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtifactError, match="4194304 bytes; the limit is 4194303"):
+            decode(blob, limits=Limits(max_tensor_bytes=(1 << 22) - 1))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 16
+    finally:
+        tracemalloc.stop()
+
+
+def test_running_out_of_memory_is_an_artifact_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = decode(whole(), source="x.dcz")
+
+    def no_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("compressor.artifact.unpacking.np.zeros", no_memory)
+    with pytest.raises(ArtifactError, match=r"x.dcz: tensor 'conv.weight': .* not enough memory"):
+        artifact.tensor("conv.weight")
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 23, 24, 27, 28, 40])
+def test_every_cut_is_refused(size: int) -> None:
+    with pytest.raises(ArtifactError, match=r"empty|truncated"):
+        decode(whole()[:size])
+
+
+def test_the_largest_tables_are_read_quickly() -> None:
+    """Tables are the one part that a Python loop reads symbol by symbol."""
+    size = 1 << 16
+    indices = np.zeros(300_000, dtype=np.uint32)
+    indices[:size] = 1 + np.arange(size)[::-1]
+    indices[-20:] = 1
+    shared = Shared(indices, np.arange(size, dtype=np.float32))
+    blob = encode({"w": shared})
+    start = time.perf_counter()
+    found = decode(blob).tensor("w")
+    assert time.perf_counter() - start < 1
+    assert np.array_equal(found, shared.dense())
+    assert math.prod(found.shape) == 300_000
