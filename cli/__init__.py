@@ -3,7 +3,10 @@
 Exit codes: 0 done, 1 error, 2 usage, 3 a stated target was not met, 130 interrupted (Ctrl-C).
 """
 
+import difflib
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -21,8 +24,17 @@ class DefaultsToRun(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
         if args and args[0] not in self.commands and args[0] not in own:
+            self._refuse_misspelt(args[0])
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def _refuse_misspelt(self, word: str) -> None:
+        """``compress inspct x.dcz`` means a command, not a checkpoint called inspct."""
+        if Path(word).suffix or os.sep in word or word.startswith("-") or Path(word).exists():
+            return
+        close = difflib.get_close_matches(word, self.commands, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"commands: {', '.join(self.commands)}"
+        raise click.UsageError(f"there is neither a command nor a file called {word!r}; {hint}")
 
 
 @click.group(
@@ -51,6 +63,10 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code; users' mistakes get one line, no traceback."""
     try:
         code = cli.main(args=args, prog_name="compress", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(0)
@@ -60,10 +76,13 @@ def main(args: list[str] | None = None) -> None:
     except CompressorError as error:
         show_error(str(error))
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        show_error("interrupted; a run continues with the same command and --resume")
+    except (KeyboardInterrupt, click.Abort) as stop:
+        # click turns Ctrl-C into an Abort; the command may have said what to do next.
+        show_error(str(stop.__cause__ or stop) or "interrupted")
         sys.exit(130)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
         show_error("not enough memory for this network and its data")
         sys.exit(1)
     except OSError as error:
@@ -71,6 +90,12 @@ def main(args: list[str] | None = None) -> None:
         show_error(f"{where}{(error.strerror or str(error)).lower()}")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch tells it by a RuntimeError, whose subclass it has for CUDA only."""
+    said = ("OutOfMemoryError", "DefaultCPUAllocator", "out of memory")
+    return isinstance(error, MemoryError) or any(s in f"{type(error)} {error}" for s in said)
 
 
 def _hint(error: click.ClickException) -> str | None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from compressor.cli.shared import FILE, data_options, input_shape, listening
-from compressor.errors import UsageError
+from compressor.cli.shared import FILE, by_flag, data_options, flag, input_shape, listening
+from compressor.errors import OutputError, UsageError
 from compressor.recipe import Recipe
 
 # option -> the setting that it changes
@@ -25,6 +25,7 @@ SETTINGS = {
     "threads": "threads",
     "device": "device",
 }
+RETRAINING = ("epochs", "lr", "finetune_epochs")
 
 
 @click.command(short_help="Compress a checkpoint (the default command).")
@@ -66,12 +67,12 @@ SETTINGS = {
 )
 @click.option("--weights-only", is_flag=True, help="Leave the ONNX graph out of the artifact.")
 @click.option("--seed", type=int, help="Seed of everything random.")
-@click.option("--threads", type=int, help="CPU threads of torch; part of the recipe.")
+@click.option("--threads", type=int, help="CPU threads [default: all cores].")
 @click.option("--device", help="cpu, cuda or cuda:N.")
 @click.option("-o", "--output", type=FILE, metavar="FOLDER", help="[default: NAME-compressed]")
 @click.option("--force", is_flag=True, help="Overwrite the output folder's files.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run from its last stage.")
-@click.option("--dry-run", is_flag=True, help="Check everything, print the recipe, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
 @click.option("--trust-pickle", is_flag=True, help="Load a pickled module: this can run any code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
@@ -86,7 +87,7 @@ def run(model: Path, **options: Any) -> None:
     if options["force"] and options["resume"]:
         raise UsageError("--force starts over and --resume continues: give one of them")
 
-    from compressor import api, loading, pipeline
+    from compressor import api, loading, pipeline, preflight
 
     network = loading.load(
         model,
@@ -96,22 +97,27 @@ def run(model: Path, **options: Any) -> None:
     )
     recipe = api.resolve(recipe, network)
     data = api.load_data(recipe, network, options["data_root"])
-    if options["save_recipe"] is not None:
-        from compressor.files import write_atomically
-
-        write_atomically(options["save_recipe"], recipe.to_toml().encode())
+    rows = preflight.check(network, recipe, data)
     folder = options["output"] or Path(f"{network.name}-compressed")
+    if options["save_recipe"] is not None:
+        _save(recipe, options["save_recipe"], force=options["force"])
     if options["dry_run"]:
-        _dry_run(recipe, network, folder, options)
+        _dry_run(recipe, rows, folder, options)
         return
     job = pipeline.Run(network, recipe, data, folder, listening(options["quiet"]))
-    report = job.execute(resume=options["resume"], force=options["force"])
+    try:
+        report = job.execute(resume=options["resume"], force=options["force"])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted: the same command with --resume goes on from the last finished stage"
+        ) from None
     _show(report, folder, options)
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
     """The recipe file's settings, changed by the options, changed by ``--set``."""
-    recipe = Recipe.read(options["recipe_file"]) if options["recipe_file"] else Recipe()
+    source = options["recipe_file"]
+    recipe = Recipe() if source is None else Recipe.read(source)
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
     if options["weights_only"]:
         changes["encode.graph"] = False
@@ -122,7 +128,13 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         if not equals:
             raise UsageError(f"--set {item}: give KEY=VALUE, such as prune.retrain.lr=0.01")
         changes[key.strip()] = value.strip()
-    recipe = recipe.with_settings(changes)
+    try:
+        recipe = recipe.with_settings(changes)
+    except UsageError as error:
+        raise UsageError(by_flag(str(error), SETTINGS, options)) from None
+    for name in RETRAINING:
+        if options[name] is not None and recipe.data is None:
+            raise UsageError(f"{flag(name)} has no effect without --data: nothing is retrained")
     if recipe.prune is None and recipe.share is None:
         raise UsageError(
             "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit) or --recipe FILE"
@@ -130,15 +142,25 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _dry_run(recipe: Recipe, network: Any, folder: Path, options: dict[str, Any]) -> None:
-    from compressor.reporting.plan import plan, plan_table
-    from compressor.reporting.tables import titled
+def _save(recipe: Recipe, target: Path, *, force: bool) -> None:
+    from compressor.files import write_atomically
 
-    rows = plan(network, recipe)
+    content = recipe.to_toml().encode()
+    if target.exists() and not force and target.read_bytes() != content:
+        raise OutputError(f"--save-recipe {target}: the file exists; add --force to overwrite it")
+    write_atomically(target, content)
+
+
+def _dry_run(
+    recipe: Recipe, rows: list[dict[str, Any]], folder: Path, options: dict[str, Any]
+) -> None:
     if options["as_json"]:
         click.echo(json.dumps({"folder": str(folder), "layers": rows, "recipe": recipe.to_toml()}))
+    if options["as_json"] or options["quiet"]:
         return
     from compressor.reporting.console import tables
+    from compressor.reporting.plan import plan_table
+    from compressor.reporting.tables import titled
 
     tables().print(titled("plan, before retraining", plan_table(rows)))
     click.echo(f"would write into {folder}, with this recipe:\n\n{recipe.to_toml()}")

@@ -1,6 +1,6 @@
 """What several commands need: options, option types, one line for an error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from compressor.progress import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path)
+
+
+class _File(click.Path):
+    """A path; an empty one, as from an unset shell variable, is not the working directory."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "":
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _File(path_type=Path)
 
 
 def show_error(message: str, hint: str | None = None) -> None:
@@ -45,6 +56,20 @@ def data_options(function: F) -> F:
     return function
 
 
+def by_flag(message: str, settings: Mapping[str, str], options: Mapping[str, Any]) -> str:
+    """``message`` with options in place of the settings (option -> setting) they stand for."""
+    for name, key in settings.items():
+        if options[name] is not None and message.startswith(f"{key} "):
+            message = f"{flag(name)}{message.removeprefix(key)}"
+        message = message.replace(f" without {key}:", f" without {flag(name)}:")
+    return message
+
+
+def flag(name: str) -> str:
+    """The option of a parameter: ``finetune_epochs`` is --finetune-epochs."""
+    return f"--{name.replace('_', '-')}"
+
+
 def input_shape(text: str | None) -> tuple[int, ...] | None:
     """``[name:]1,3,32,32`` -> (3, 32, 32). Raises :class:`UsageError`."""
     if text is None:
@@ -53,9 +78,9 @@ def input_shape(text: str | None) -> tuple[int, ...] | None:
         sizes = tuple(int(part) for part in text.rpartition(":")[2].split(","))
     except ValueError:
         sizes = ()
-    if len(sizes) < 2 or min(sizes) < 1:
+    if len(sizes) < 2 or min(sizes) < 1 or sizes[0] != 1:
         raise UsageError(
-            f"--input-shape {text}: give all sizes with the batch first, such as 1,3,224,224"
+            f"--input-shape {text}: give all sizes, a batch of 1 first, such as 1,3,224,224"
         )
     return sizes[1:]
 

@@ -1,14 +1,25 @@
 """``compress train``: a dense network to begin with."""
 
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from compressor.cli.shared import FILE, data_options, listening
+from compressor.cli.shared import FILE, by_flag, data_options, listening
 from compressor.errors import OutputError, UsageError
-from compressor.recipe import FROM_NOTHING, DataSpec, Recipe, Training, from_table, to_table
+from compressor.files import check_writable
+from compressor.recipe import FROM_NOTHING, DataSpec, Training, from_table, to_table
+
+# option -> the setting that it changes
+SETTINGS = {
+    **{
+        name: name
+        for name in ("epochs", "lr", "batch_size", "weight_decay", "optimizer", "augment")
+    },
+    **{name: f"data.{name}" for name in ("validation", "mean", "std")},
+}
 
 
 @click.command(short_help="Train a network from nothing.")
@@ -24,11 +35,17 @@ from compressor.recipe import FROM_NOTHING, DataSpec, Recipe, Training, from_tab
 @click.option(
     "--validation", type=float, help="Fraction of the training images kept aside [default: 0.1]."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
-@click.option("--threads", type=int, default=Recipe.threads, show_default=True, help="CPU threads.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default="0",
+    help="Seed of everything random.",
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def train(arch: str, data: str | None, output: Path | None, **options: Any) -> None:
     """Train ARCH (see --help of "compress run" for its forms) on --data and save its state_dict.
 
@@ -39,7 +56,10 @@ def train(arch: str, data: str | None, output: Path | None, **options: Any) -> N
         raise UsageError("training needs --data, for example --data mnist")
     target = output or Path(f"{arch.rpartition(':')[2]}.pt")
     _check_target(target, options["force"])
-    spec, training = _settings(data, options)
+    try:
+        spec, training = _settings(data, options)
+    except UsageError as error:
+        raise UsageError(by_flag(str(error), SETTINGS, options)) from None
 
     from compressor import checkpoint
     from compressor.reporting.tables import percent
@@ -56,10 +76,14 @@ def train(arch: str, data: str | None, output: Path | None, **options: Any) -> N
         progress=listening(options["quiet"]),
     )
     checkpoint.write(trained.module.state_dict(), target)
+    if options["quiet"]:
+        return
+    held = (
+        "" if math.isnan(trained.validation) else f"{percent(trained.validation)} on validation, "
+    )
     click.echo(
         f"{target}: {arch}, epoch {len(trained.history)} (the last), seed {options['seed']}: "
-        f"{percent(trained.validation)} on the validation images, "
-        f"{percent(trained.test)} on {trained.test_images:,} test images"
+        f"{held}{percent(trained.test)} on {trained.test_images:,} test images"
     )
 
 
@@ -69,8 +93,8 @@ def _settings(data: str, options: dict[str, Any]) -> tuple[DataSpec, Training]:
     spec = {item.name: given[item.name] for item in fields(DataSpec) if item.name in given}
     changed = {item.name: given[item.name] for item in fields(Training) if item.name in given}
     return (
-        from_table(DataSpec, {"spec": data, **spec}, "data"),
-        from_table(Training, {**to_table(FROM_NOTHING), **changed}, "train"),
+        from_table(DataSpec, {"spec": data, **spec}, section="data"),
+        from_table(Training, {**to_table(FROM_NOTHING), **changed}),
     )
 
 
@@ -82,3 +106,4 @@ def _check_target(target: Path, force: bool) -> None:
         raise UsageError(f"-o {target}: the name must end in .pt, .pth or .safetensors")
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {target}: there is no folder {target.parent}")
+    check_writable(target)

@@ -53,12 +53,16 @@ def compress(
     if isinstance(data, str):
         recipe = dataclasses.replace(recipe, data=DataSpec(data))
     shape = input_shape or recipe.input_shape
+    loaded = data if isinstance(data, Data) else None
     if isinstance(model, nn.Module):
-        network = _network(model, shape, data, recipe)
+        if shape is None:
+            loaded = loaded or load_data(recipe, None, data_root)
+            shape = loaded.input_shape if loaded else None
+        network = _network(model, shape, recipe)
     else:
         network = loading.load(model, arch=recipe.arch, input_shape=shape)
     recipe = resolve(recipe, network)
-    loaded = data if isinstance(data, Data) else load_data(recipe, network, data_root)
+    loaded = loaded or load_data(recipe, network, data_root)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output) if output is not None else Path(scratch)
         run = Run(network, recipe, loaded, folder, progress or Progress())
@@ -66,6 +70,8 @@ def compress(
         files = report["files"]
         blob = (folder / files["artifact"]).read_bytes()
         model_bytes = (folder / files["onnx"]).read_bytes()
+    if resume:  # where the run was finished already, it did not touch the module
+        load_decoded(network.module, artifact.decode(blob).tensors())
     return Result(network.module, blob, model_bytes, report)
 
 
@@ -87,22 +93,31 @@ def load(path: str | Path, *, arch: str | None = None) -> nn.Module:
 
 
 def resolve(recipe: Recipe, network: Network) -> Recipe:
-    """The recipe with what was found out about the network, so that it repeats the run alone."""
-    shape = tuple(network.example.shape[1:])
-    return dataclasses.replace(recipe, arch=network.arch, input_shape=shape)
+    """The recipe with what it left open found out, so that it repeats the run on its own."""
+    return dataclasses.replace(
+        recipe,
+        arch=network.arch,
+        input_shape=tuple(network.example.shape[1:]),
+        threads=recipe.threads or torch.get_num_threads(),
+    )
 
 
-def load_data(recipe: Recipe, network: Network, root: str | Path | None = None) -> Data | None:
-    """The recipe's data set at the network's input size; None where it has none."""
+def load_data(
+    recipe: Recipe, network: Network | None, root: str | Path | None = None
+) -> Data | None:
+    """The recipe's data set, or None where it has none.
+
+    Its images have the network's input size; without a network, their own.
+    """
     if recipe.data is None:
         return None
-    shape = tuple(network.example.shape[1:])
-    if len(shape) != 3:
+    shape = None if network is None else tuple(network.example.shape[1:])
+    if shape is not None and len(shape) != 3:
         raise UsageError(f"--data needs a network for images (C, H, W), not for input {shape}")
     spec = recipe.data
     return datasets.load(
         spec.spec,
-        input_shape=(shape[0], shape[1], shape[2]),
+        input_shape=None if shape is None else (shape[0], shape[1], shape[2]),
         root=Path(root) if root is not None else None,
         seed=recipe.seed,
         validation=spec.validation,
@@ -111,12 +126,10 @@ def load_data(recipe: Recipe, network: Network, root: str | Path | None = None) 
     )
 
 
-def _network(
-    module: nn.Module, shape: tuple[int, ...] | None, data: Data | str | None, recipe: Recipe
-) -> Network:
-    if shape is None and isinstance(data, Data):
-        shape = tuple(data.train.x.shape[1:])
+def _network(module: nn.Module, shape: tuple[int, ...] | None, recipe: Recipe) -> Network:
     if shape is None:
-        raise UsageError("a module does not tell its input size: give input_shape=(C, H, W)")
+        raise UsageError(
+            "a module does not tell its input size: give input_shape=(C, H, W), or data="
+        )
     name = type(module).__name__
     return Network(module.float().eval(), torch.zeros(1, *shape), name.lower(), recipe.arch or name)

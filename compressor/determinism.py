@@ -10,17 +10,17 @@ from compressor.errors import UsageError
 
 
 @contextmanager
-def deterministic(threads: int, device: str) -> Iterator[torch.device]:
-    """Fix the thread count and choose deterministic kernels; undone afterwards.
+def deterministic(threads: int | None, device: str) -> Iterator[torch.device]:
+    """Fix the thread count (None: as it is) and choose deterministic kernels; undone afterwards.
 
     Sums depend on how many threads share them, so the count is part of the recipe. Raises
     :class:`UsageError` for a device that this torch does not have.
     """
-    chosen = _device(device)
+    chosen = find_device(device)
     if chosen.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or before[0])
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield chosen
@@ -29,11 +29,17 @@ def deterministic(threads: int, device: str) -> Iterator[torch.device]:
         torch.use_deterministic_algorithms(before[1])
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name; :class:`UsageError` where this torch does not have it."""
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: give cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: give cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if not count:
         raise UsageError(f"--device {name}: this torch finds no CUDA device; use --device cpu")
+    if (device.index or 0) >= count:
+        raise UsageError(f"--device {name}: the last one here is {device.type}:{count - 1}")
     return device

@@ -28,7 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Whatever happens, ``path`` holds either what it held before or all of ``content``. Raises
     :class:`OutputError` where the disk is full or the folder not writable.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part(path)
     with explained(path):
         try:
             with part.open("wb") as file:
@@ -39,6 +39,20 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise :class:`OutputError` where ``path`` cannot be written: before the work, not after."""
+    with explained(path):
+        part = _part(path)
+        part.touch()
+        part.unlink()
+
+
+def _part(path: Path) -> Path:
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder")
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def digest(path: Path) -> str:

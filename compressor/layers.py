@@ -45,10 +45,13 @@ _CONVOLUTIONS = (
 )
 
 
-def compressible_layers(module: nn.Module) -> dict[str, Layer]:
-    """Convolutions and linear layers by name, in the network's own order."""
+def compressible_layers(module: nn.Module, *, every_name: bool = False) -> dict[str, Layer]:
+    """Convolutions and linear layers by name, in the network's own order.
+
+    A layer that the network holds under several names stands under the first, or under each.
+    """
     layers = {}
-    for name, child in module.named_modules():
+    for name, child in module.named_modules(remove_duplicate=not every_name):
         if isinstance(child, _CONVOLUTIONS):
             layers[name] = Layer(name, "conv", child)
         elif isinstance(child, nn.Linear):
@@ -107,7 +110,7 @@ class Shared(nn.Module):
         return weight
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        return self._start.to(weight)
+        return self._start.to(weight, copy=True)  # training must not write to the caller's tensor
 
 
 def mask_layer(layer: Layer, mask: Tensor) -> None:
@@ -151,17 +154,17 @@ def restore(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
     Raises :class:`StageError` where the state is of another network.
     """
-    layers = compressible_layers(module)
-    for key, value in state.items():
-        name, _, leaf = key.rpartition(".parametrizations.weight.0.")
-        if leaf == "mask":
-            mask_layer(layers[name], value)
-        elif leaf == "indices":
-            codebook = state[f"{name}.parametrizations.weight.original"]
-            share_layer(layers[name], value, codebook)
+    layers = compressible_layers(module, every_name=True)
     try:
+        for key, value in state.items():
+            name, _, leaf = key.rpartition(".parametrizations.weight.0.")
+            if leaf == "mask":
+                mask_layer(layers[name], value)
+            elif leaf == "indices":
+                codebook = state[f"{name}.parametrizations.weight.original"]
+                share_layer(layers[name], value, codebook)
         module.load_state_dict(dict(state))
-    except RuntimeError as error:
+    except (KeyError, RuntimeError, ValueError) as error:
         raise StageError(f"a saved stage does not fit this network: {error}") from None
 
 
@@ -174,5 +177,14 @@ def _parametrization(module: nn.Module) -> nn.Module | None:
 
 
 def _strip(module: nn.Module) -> None:
-    if parametrize.is_parametrized(module, "weight"):
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    if not parametrize.is_parametrized(module, "weight"):
+        return
+    # torch deletes the weight's property from the class, which deep copies of the module share.
+    own = type(module)
+    module.__class__ = type(own.__name__, own.__bases__, dict(vars(own)))
+    parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    # The weight has become the last parameter: put those that it stood before behind it again.
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        if name != "weight":
+            delattr(module, name)
+            module.register_parameter(name, parameter)

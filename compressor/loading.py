@@ -1,14 +1,16 @@
 """A checkpoint in any safe form -> :class:`Network`: the tensors meet their architecture here."""
 
+import contextlib
+import difflib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressor import checkpoint, files
 from compressor.errors import LoadError
@@ -29,30 +31,57 @@ def load(
     """The network in a checkpoint, in evaluation mode on the CPU, in float32.
 
     ``arch`` is a registry name, ``torchvision:NAME`` or ``FILE.py:FUNCTION``; without it, the
-    network is recognised from the names and shapes of its weights. ``input_shape`` is one input
-    without the batch, (C, H, W); without it, the architecture's own. Raises :class:`LoadError`.
+    network is recognised from the names and shapes of its weights, or is the pickled module
+    itself. ``input_shape`` is one input without the batch, (C, H, W); without it, the
+    architecture's own. Raises :class:`LoadError`, also where the network does not run on such an
+    input.
     """
     path = Path(path)
     content = checkpoint.read(path, trust_pickle=trust_pickle)
-    if isinstance(content, nn.Module):
+    if isinstance(content, nn.Module) and arch in (None, type(content).__name__):
         module, known, arch = content, None, type(content).__name__
     else:
-        arch, build, known = _architecture(arch, content)
-        module = fill(build, content, path, arch)
+        state = content.state_dict() if isinstance(content, nn.Module) else content
+        arch, build, known = _architecture(arch, state)
+        module = fill(build, state, path, arch)
     shape = input_shape or known
     if shape is None:
         raise LoadError(f"{arch} does not tell its input size; add {_shape_flag(module)}")
     module = module.float().eval()
-    return Network(module, torch.zeros(1, *shape), path.stem, arch, files.digest(path))
+    example = _accepted(module, shape, arch)
+    return Network(module, example, path.stem, arch, files.digest(path))
+
+
+def _accepted(module: nn.Module, shape: Shape, arch: str) -> Tensor:
+    """One input of zeros, once the network has turned it into one tensor."""
+    try:
+        example = torch.zeros(1, *shape)
+        with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
+            output = module(example)
+    except Exception as error:  # it may be the user's own code, which may raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise LoadError(
+            f"{arch} does not run on an input of shape {(1, *shape)}, batch first ({reason}): tell "
+            "the right one by --input-shape 1,C,H,W, or in FILE.py by FUNCTION.input_shape"
+        ) from error
+    if not isinstance(output, Tensor):
+        raise LoadError(
+            f"{arch} gives a {type(output).__name__}, not one tensor: wrap it in a module that "
+            "returns the logits alone"
+        )
+    return example
 
 
 def build(arch: str, *, classes: int | None = None) -> tuple[nn.Module, Shape | None]:
     """A freshly initialised network of ``arch``, as ``compress train`` needs it, and its input."""
     name, builder, shape = _named(arch)
     try:
-        return builder(classes), shape
+        module = builder(classes)
     except TypeError:
         raise LoadError(f"{name} does not take a number of classes ({classes})") from None
+    if shape is not None:
+        _accepted(module.eval(), shape, name)
+    return module, shape
 
 
 def _architecture(arch: str | None, state: checkpoint.State) -> tuple[str, Build, Shape | None]:
@@ -68,17 +97,31 @@ def _named(arch: str) -> tuple[str, Build, Shape | None]:
         return arch, _torchvision(name), (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
     if source:
         function = user_function(Path(source), name, "--arch")
-        shape = getattr(function, "input_shape", None)
-        return arch, lambda classes: _call(function, arch), shape
+        return arch, lambda classes: _call(function, arch), _declared_shape(function)
+    if arch.endswith(".py"):
+        raise LoadError(f"--arch {arch} lacks the function: give {arch}:FUNCTION")
     entry = registry.get(arch)
     return entry.name, entry.build, entry.input_shape
+
+
+def _declared_shape(function: Callable[..., Any]) -> Shape | None:
+    """``FUNCTION.input_shape`` where it is one, (C, H, W) without the batch."""
+    shape = getattr(function, "input_shape", None)
+    if not isinstance(shape, tuple | list) or not shape:
+        return None
+    return tuple(shape) if all(isinstance(size, int) and size > 0 for size in shape) else None
 
 
 def _torchvision(name: str) -> Build:
     from torchvision import models
 
-    if name not in models.list_models(module=models):
-        raise LoadError(f"torchvision has no classification model called {name!r}")
+    known = models.list_models(module=models)
+    if name not in known:
+        close = difflib.get_close_matches(name, known) or ["resnet18", "mobilenet_v2"]
+        raise LoadError(
+            f"--arch torchvision:{name}: torchvision has no such classification model; "
+            f"it has {', '.join(close)} and others"
+        )
 
     def builder(classes: int | None) -> nn.Module:
         extra: dict[str, Any] = {} if classes is None else {"num_classes": classes}
@@ -98,19 +141,13 @@ def user_function(path: Path, name: str, option: str) -> Callable[..., Any]:
     """
     if not path.is_file():
         raise LoadError(f"{option} {path}:{name}: there is no file {path}")
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise LoadError(f"{option} {path}:{name}: {path} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(path.stem, module)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{option} {path}:{name}: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    with _users_code(path, f"{option} {path}"):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise _in_users_file(error, f"{option} {path}") from error
-    finally:
-        sys.path.remove(folder)
     function = getattr(module, name, None)
     if not callable(function):
         raise LoadError(f"{option} {path}:{name}: {path} defines no function or class {name!r}")
@@ -118,20 +155,36 @@ def user_function(path: Path, name: str, option: str) -> Callable[..., Any]:
 
 
 def _call(function: Callable[..., Any], arch: str) -> nn.Module:
-    try:
+    with _users_code(Path(arch.rpartition(":")[0]), f"--arch {arch}"):
         module = function()
-    except Exception as error:
-        raise _in_users_file(error, f"--arch {arch}") from error
     if not isinstance(module, nn.Module):
         raise LoadError(f"--arch {arch} returned a {type(module).__name__}, not a torch.nn.Module")
     return module
 
 
-def _in_users_file(error: Exception, what: str) -> LoadError:
-    if isinstance(error, LoadError):
-        return error
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return LoadError(f"{what} raised {type(error).__name__}: {error} (line {last.lineno})")
+@contextlib.contextmanager
+def _users_code(path: Path, what: str) -> Iterator[None]:
+    """Imports from beside the file work, its prints go to stderr, what it raises is explained."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        name, line = type(error).__name__, _line_in(path, error)
+        raise LoadError(f"{what} raised {name}: {error}{line}") from error
+    finally:
+        sys.path.remove(folder)
+
+
+def _line_in(path: Path, error: BaseException) -> str:
+    """Where in the user's own file it happened, if there."""
+    if isinstance(error, SyntaxError):
+        return ""  # its message tells file and line
+    frames = traceback.extract_tb(error.__traceback__)
+    here = path.resolve()
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def module_for(arch: str, state: checkpoint.State, path: Path) -> nn.Module:
@@ -153,6 +206,12 @@ def fill(builder: Build, state: checkpoint.State, path: Path, arch: str) -> nn.M
     if expected != found:
         difference = registry.first_difference(expected, found)
         raise LoadError(f"{path} does not fit {arch}: {difference}; choose another --arch")
+    for name, value in module.state_dict().items():
+        if name in state and value.is_floating_point() and not state[name].is_floating_point():
+            raise LoadError(
+                f"{path}: {name} is {state[name].dtype}, not floating point: give the checkpoint "
+                "from before it was quantized"
+            )
     kept = {name: value for name, value in state.items() if name in module.state_dict()}
     module.load_state_dict(kept, strict=False)  # only counters of batches may be missing
     return module
@@ -174,5 +233,5 @@ def _shape_flag(module: nn.Module) -> str:
         if isinstance(layer, nn.Conv2d):
             return f"--input-shape 1,{layer.in_channels},HEIGHT,WIDTH"
         if isinstance(layer, nn.Linear):
-            return f"--input-shape 1,{layer.in_features}"
+            return f"--input-shape 1,{layer.in_features}, or 1,CHANNELS,HEIGHT,WIDTH of its images"
     return "--input-shape 1,CHANNELS,HEIGHT,WIDTH"

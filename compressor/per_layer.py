@@ -28,7 +28,11 @@ class PerLayer:
 
         ``value`` checks and converts one value and raises :class:`UsageError` where it cannot be.
         """
-        return cls(tuple((pattern, value(item)) for pattern, item in _pairs(source)))
+        rules: dict[str, float] = {}
+        for pattern, item in _pairs(source):
+            rules.pop(pattern, None)  # repeated, a pattern stands where its last rule does
+            rules[pattern] = value(item)
+        return cls(tuple(rules.items()))
 
     def table(self) -> dict[str, float]:
         """The rules as an ordered table, the form in which recipes store them."""
@@ -38,7 +42,8 @@ class PerLayer:
         """The value of every layer that a rule fits, in the network's order.
 
         ``kinds`` maps layer names to ``conv`` or ``fc``. Raises :class:`StageError` for a rule
-        that fits no layer: a misspelt name must not pass as a setting that was applied.
+        that fits no layer: a misspelt name must not pass as a setting that was applied. A kind
+        that the network lacks may stand beside one that it has, but not alone.
         """
         for pattern, _ in self.rules:
             if pattern not in {"*", *KINDS} and not any(
@@ -50,6 +55,10 @@ class PerLayer:
             for pattern, value in self.rules:
                 if _fits(pattern, name, kind):
                     values[name] = value
+        if self.rules and not values:
+            named = ", ".join(pattern for pattern, _ in self.rules)
+            found = ", ".join(list(kinds)[:6]) or "neither a convolution nor a linear layer"
+            raise StageError(f"{named} fits no layer of this network: it has {found}")
         return values
 
 

@@ -33,28 +33,43 @@ ENTROPIES = ("huffman", "flat")
 WIDTHS = ("fp16", "fp32")
 AUGMENTS = ("auto", "none", "flip-crop", "affine")
 
+# The setting that brings a section in; the others have defaults that nobody asked for.
+CHIEF = {"prune": "sensitivity", "share": "bits", "data": "spec"}
 
-def _number(name: str, value: object, low: float, high: float) -> float:
+
+def _number(
+    name: str, value: object, low: float = -math.inf, high: float = math.inf, kind: str = "number"
+) -> float:
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not low <= number <= high:
-        bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise UsageError(f"{name} is {value!r}: it must be a number {bounds}")
+    if not low <= number <= high or (kind == "whole number" and not number.is_integer()):
+        raise UsageError(f"{name} is {value!r}: it must be a {kind}{_between(low, high)}")
     return number
 
 
-def _integer(name: str, value: object, low: int, high: int) -> int:
-    number = _number(name, value, low, high)
-    if number != int(number):
-        raise UsageError(f"{name} is {value!r}: it must be a whole number")
-    return int(number)
+def _integer(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> int:
+    return int(_number(name, value, low, high, "whole number"))
+
+
+def _between(low: float, high: float) -> str:
+    """Half a sentence, with whole bounds in full."""
+    ends = [f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (low, high)]
+    if high < math.inf:
+        return f" between {ends[0]} and {ends[1]}"
+    return f" of at least {ends[0]}" if low > -math.inf else ""
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UsageError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}")
+
+
+def _settle(settings: object, **checked: object) -> None:
+    """Checked values in place of those given: ``lr=1`` and ``lr=1.0`` are one recipe."""
+    for name, value in checked.items():
+        object.__setattr__(settings, name, value)
 
 
 def parse_sensitivity(value: object) -> float:
@@ -69,7 +84,7 @@ def parse_bits(value: object) -> int:
         return _integer("bits", text, 1, 16)
     except UsageError:
         raise UsageError(
-            f"--quantize {value}: give a width from 1bit to 16bit, for example 5bit"
+            f"share.bits is {value!r}: it must be a width from 1bit to 16bit, such as 5bit"
         ) from None
 
 
@@ -92,14 +107,17 @@ class Training:
     augment: str = "auto"
 
     def __post_init__(self) -> None:
-        _integer("epochs", self.epochs, 0, 100_000)
-        _number("lr", self.lr, 1e-12, 1e3)
         _choice("optimizer", self.optimizer, OPTIMIZERS)
-        _number("momentum", self.momentum, 0.0, 0.9999)
-        _number("weight_decay", self.weight_decay, 0.0, 10.0)
-        _integer("batch_size", self.batch_size, 1, 1_000_000)
-        _number("warmup", self.warmup, 0.0, 0.9)
         _choice("augment", self.augment, AUGMENTS)
+        _settle(
+            self,
+            epochs=_integer("epochs", self.epochs, 0, 100_000),
+            lr=_number("lr", self.lr, 1e-12, 1e3),
+            momentum=_number("momentum", self.momentum, 0.0, 0.9999),
+            weight_decay=_number("weight_decay", self.weight_decay, 0.0, 10.0),
+            batch_size=_integer("batch_size", self.batch_size, 1, 1_000_000),
+            warmup=_number("warmup", self.warmup, 0.0, 0.9),
+        )
 
 
 # What `compress train` begins from: more epochs and a higher rate than retraining needs.
@@ -120,9 +138,7 @@ class Prune:
     retrain: Training = Training()
 
     def __post_init__(self) -> None:
-        rules = PerLayer.parse(self.sensitivity, parse_sensitivity)
-        object.__setattr__(self, "sensitivity", rules)
-        _integer("prune.rounds", self.rounds, 1, 1000)
+        _settle(self, sensitivity=self.rules, rounds=_integer("prune.rounds", self.rounds, 1, 1000))
 
     @property
     def rules(self) -> PerLayer:
@@ -142,7 +158,7 @@ class Share:
     finetune: Training = Training(epochs=5, lr=1e-3, optimizer="adam", weight_decay=0.0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bits", PerLayer.parse(self.bits, parse_bits))
+        _settle(self, bits=self.rules)
         _choice("share.init", self.init, INITS)
 
     @property
@@ -182,9 +198,12 @@ class Export:
     samples: int = 64
 
     def __post_init__(self) -> None:
-        _integer("export.opset", self.opset, 18, 23)
-        _number("export.tolerance", self.tolerance, 0.0, 1.0)
-        _integer("export.samples", self.samples, 1, 4096)
+        _settle(
+            self,
+            opset=_integer("export.opset", self.opset, 18, 23),
+            tolerance=_number("export.tolerance", self.tolerance, 0.0, 1.0),
+            samples=_integer("export.samples", self.samples, 1, 4096),
+        )
 
 
 @dataclass(frozen=True)
@@ -202,16 +221,26 @@ class DataSpec:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        _number("data.validation", self.validation, 0.0, 0.9)
-        if (self.mean is None) != (self.std is None):
+        _settle(self, validation=_number("data.validation", self.validation, 0.0, 0.9))
+        if self.mean is None and self.std is None:
+            return
+        if self.mean is None or self.std is None:
             raise UsageError("mean and std go together: give both or neither")
+        _settle(
+            self,
+            mean=tuple(_number("data.mean", item, -math.inf, math.inf) for item in self.mean),
+            std=tuple(_number("data.std", item, 0.0, math.inf) for item in self.std),
+        )
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the bytes of a run, apart from the model and the data themselves.
 
-    Stages that are ``None`` are left out; those present run in the paper's order.
+    Stages that are ``None`` are left out; those present run in the paper's order. What is
+    ``None`` elsewhere is found out when a run begins and stands in the recipe that it writes:
+    ``arch`` and ``input_shape`` from the checkpoint, ``threads`` from the machine (sums depend on
+    how many threads share them, so the count belongs to what repeats a run to the byte).
     """
 
     prune: Prune | None = None
@@ -222,15 +251,18 @@ class Recipe:
     arch: str | None = None
     input_shape: tuple[int, ...] | None = None
     seed: int = 0
-    threads: int = 2
+    threads: int | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        _integer("seed", self.seed, 0, 2**32 - 1)
-        _integer("threads", self.threads, 1, 1024)
+        _settle(self, seed=_integer("seed", self.seed, 0, 2**32 - 1))
+        if self.threads is not None:
+            _settle(self, threads=_integer("threads", self.threads, 1, 1024))
         if self.input_shape is not None:
-            for size in self.input_shape:
-                _integer("input_shape", size, 1, 1 << 20)
+            if not self.input_shape:
+                raise UsageError("input_shape is empty: give the sizes of one input, C, H, W")
+            sizes = tuple(_integer("input_shape", size, 1, 1 << 20) for size in self.input_shape)
+            _settle(self, input_shape=sizes)
 
     def to_toml(self) -> str:
         """The recipe as TOML: every setting, also the defaults, so that nothing is implied."""
@@ -247,7 +279,7 @@ class Recipe:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{name} is not valid TOML: {error}") from None
-        return typing.cast(Recipe, from_table(cls, table, name))
+        return typing.cast(Recipe, from_table(cls, table, f"{name}: "))
 
     @classmethod
     def read(cls, source: str | Path) -> "Recipe":
@@ -260,7 +292,7 @@ class Recipe:
             return cls.from_toml(path.read_text(encoding="utf-8"), str(source))
         except (OSError, UnicodeDecodeError) as error:
             names = ", ".join(shipped_recipes())
-            reason = getattr(error, "strerror", None) or "not a text file"
+            reason = (getattr(error, "strerror", None) or "not a text file").lower()
             raise OutputError(
                 f"recipe {source} cannot be read ({reason}): give a TOML file or one of {names}"
             ) from None
@@ -270,7 +302,13 @@ class Recipe:
         table = to_table(self)
         for key, value in settings.items():
             _place(table, key, value)
-        return typing.cast(Recipe, from_table(Recipe, table, "--set"))
+        for key in settings:
+            section, dot, _ = key.partition(".")
+            chief = f"{section}.{CHIEF.get(section)}"
+            absent = dot and section in CHIEF and getattr(self, section) is None
+            if absent and chief not in settings:
+                raise UsageError(f"{key} has no effect without {chief}: give that too")
+        return typing.cast(Recipe, from_table(Recipe, table))
 
 
 def shipped_recipes() -> list[str]:
@@ -304,46 +342,57 @@ def _place(table: dict[str, Any], key: str, value: object) -> None:
     table[last] = value
 
 
-def from_table(kind: type, table: Mapping[str, Any], where: str) -> Any:
-    """A table as settings of ``kind``; ``where`` names it in the :class:`UsageError`."""
+def from_table(kind: type, table: Mapping[str, Any], where: str = "", section: str = "") -> Any:
+    """A table as settings of ``kind``.
+
+    A :class:`UsageError` names the setting by ``where`` (what comes before it, such as the file)
+    and its dotted name, which begins with ``section``.
+    """
     if not isinstance(table, Mapping):
-        raise UsageError(f"{where} must be a section with settings of its own")
+        raise UsageError(f"{where}{section} must be a section with settings of its own")
     hints = typing.get_type_hints(kind)
     known = [item.name for item in fields(kind)]
     values = {}
     for key, value in table.items():
         if key not in known:
-            raise UsageError(f"{where}: unknown setting {key!r}; it may hold {', '.join(known)}")
-        values[key] = _convert(hints[key], value, f"{where}: {key}")
+            inside = f"{where}{section}: " if section else where
+            raise UsageError(f"{inside}unknown setting {key!r}; it may hold {', '.join(known)}")
+        values[key] = _convert(hints[key], value, where, f"{section}.{key}" if section else key)
+    missing = [f.name for f in fields(kind) if f.name not in values and _required(f)]
+    if missing:
+        raise UsageError(f"{where}{section}: {', '.join(missing)} is missing")
     try:
         return kind(**values)
-    except TypeError:
-        missing = [f.name for f in fields(kind) if f.name not in values and _required(f)]
-        raise UsageError(f"{where}: {', '.join(missing)} is missing") from None
+    except UsageError as error:
+        # Training stands in several sections, so it cannot name its own.
+        own = f"{section}." if kind is Training and section else ""
+        raise UsageError(f"{where}{own}{error}") from None
 
 
 def _required(item: "dataclasses.Field[Any]") -> bool:
     return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
     """``value`` from TOML or ``--set`` as the type that the dataclass declares."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(item for item in typing.get_args(hint) if item is not type(None))
     if hint is PerLayer or typing.get_origin(hint) is typing.Literal:
         return value  # the dataclass itself checks these
     if dataclasses.is_dataclass(hint):
-        return from_table(typing.cast(type, hint), value, where)
+        return from_table(typing.cast(type, hint), value, where, name)
     if typing.get_origin(hint) is tuple:
         items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise UsageError(f"{where}{name} is {value!r}: it must be a list")
         item_hint = typing.get_args(hint)[0]
-        return tuple(_convert(item_hint, item, where) for item in items)
+        return tuple(_convert(item_hint, item, where, name) for item in items)
     if hint is bool and isinstance(value, str) and value in ("true", "false"):
         return value == "true"
     if hint is int:
-        return _integer(where, value, -(2**53), 2**53)
+        return _integer(f"{where}{name}", value)
     if hint is float:
-        return _number(where, value, -math.inf, math.inf)
+        return _number(f"{where}{name}", value)
     if not isinstance(value, hint):
-        raise UsageError(f"{where} is {value!r}: it must be {hint.__name__}")
+        raise UsageError(f"{where}{name} is {value!r}: it must be {hint.__name__}")
     return value

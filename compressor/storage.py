@@ -26,7 +26,7 @@ def stored_tensors(network: Network, width: str) -> Stored:
     """
     shared = {
         f"{name}.weight": pair
-        for name, layer in compressible_layers(network.module).items()
+        for name, layer in compressible_layers(network.module, every_name=True).items()
         if (pair := shared_of(layer)) is not None
     }
     plain = plain_state(network.module)
@@ -40,10 +40,14 @@ def stored_tensors(network: Network, width: str) -> Stored:
     return stored
 
 
-def plain_state(module: nn.Module) -> dict[str, NDArray[Any]]:
-    """The values the network computes with, by plain name, parametrizations applied."""
+def plain_state(module: nn.Module, *, every_name: bool = True) -> dict[str, NDArray[Any]]:
+    """The values the network computes with, by plain name, parametrizations applied.
+
+    What a module holds that has several names in the network stands under each, as in its
+    ``state_dict``, or only under the first.
+    """
     state = {}
-    for name, child in module.named_modules():
+    for name, child in module.named_modules(remove_duplicate=not every_name):
         if ".parametrizations" in f".{name}":
             continue
         prefix = f"{name}." if name else ""

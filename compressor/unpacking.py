@@ -71,6 +71,11 @@ def verify(artifact: Artifact, against: Path | None = None) -> dict[str, Any]:
 def _compare(identical: bool, outputs: Any, others: Any, against: Path) -> dict[str, Any]:
     from compressor.export.verify import difference
 
+    if outputs.shape != others.shape:
+        raise ExportError(
+            f"{against} is another network: 4 inputs give outputs of shape {others.shape}, "
+            f"the artifact's {outputs.shape}"
+        )
     gap = difference(outputs, others)
     if not gap.relative <= TOLERANCE:
         raise ExportError(
@@ -88,10 +93,13 @@ def _run(model: bytes, what: str) -> Any:
     """Outputs on 4 fixed random inputs of the shape that the model declares."""
     from compressor.export.verify import run, session
 
-    runtime = session(model)
-    (item, *others) = runtime.get_inputs()
-    if others:
-        raise ExportError(f"{what} needs {len(others) + 1} inputs; one is supported")
-    shape = [size if isinstance(size, int) else 4 for size in item.shape]
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    return run(runtime, item.name, x)
+    try:
+        runtime = session(model)
+        inputs = runtime.get_inputs()
+        if len(inputs) != 1:
+            raise ExportError(f"it has {len(inputs)} inputs, not one")
+        shape = [size if isinstance(size, int) else 4 for size in inputs[0].shape]
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        return run(runtime, inputs[0].name, x)
+    except ExportError as error:
+        raise ExportError(f"{what}: {error}") from None

@@ -13,12 +13,14 @@ shows whether it is finished, and of which run; a run killed at any point resume
 finished stage.
 """
 
+import glob
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from compressor.errors import OutputError
@@ -56,19 +58,36 @@ class Workspace:
             return report
         if not resume:
             self._discard()
-        with explained(self.folder):
-            self.stages.mkdir(parents=True, exist_ok=True)
-        self._write_json(self.stages / "run.json", self.fingerprint)
+        self._begin()
         return None
+
+    def _begin(self) -> None:
+        """Make ``.stages/run.json``; where that fails, leave the place as it was."""
+        way = (*reversed(self.stages.parents), self.stages)
+        new = next((path for path in way if not path.exists()), None)
+        try:
+            with explained(self.folder):
+                self.stages.mkdir(parents=True, exist_ok=True)
+            self._write_json(self.stages / "run.json", self.fingerprint)
+        except OutputError:
+            if new is not None:
+                shutil.rmtree(new, ignore_errors=True)
+            raise
 
     def _continue(self) -> Json | None:
         """The report of a finished run, None for an unfinished one; refuses those of others."""
-        report = _read_json(self.folder / REPORT)
-        if report is not None and report.get("fingerprint") == self.fingerprint:
+        report = _read_json(self.folder / REPORT) or {}
+        same = report.get("fingerprint") == self.fingerprint
+        if same and all((self.folder / name).exists() for name in report["files"].values()):
             self._discard()
             return report
         begun = _read_json(self.stages / "run.json")
-        other = begun if begun is not None else (report or {}).get("fingerprint")
+        other = begun if begun is not None else report.get("fingerprint")
+        if other is None and any(path != self.stages for path in self.folder.iterdir()):
+            raise OutputError(
+                f"{self.folder} holds other files and no run to resume: choose another folder "
+                "with -o, or overwrite with --force"
+            )
         if other is not None and other != self.fingerprint:
             parts = [key for key, value in self.fingerprint.items() if other.get(key) != value]
             raise OutputError(
@@ -95,8 +114,12 @@ class Workspace:
         write_atomically(self.stages / f"{stage}.safetensors", content)
 
     def saved(self, stage: str) -> dict[str, Tensor]:
-        """The ``state_dict`` after ``stage``."""
-        return safetensors.torch.load((self.stages / f"{stage}.safetensors").read_bytes())
+        """The ``state_dict`` after ``stage``. Raises :class:`OutputError` where it is damaged."""
+        path = self.stages / f"{stage}.safetensors"
+        try:
+            return safetensors.torch.load(path.read_bytes())
+        except (OSError, SafetensorError):
+            raise OutputError(f"{path} is damaged or gone: start over with --force") from None
 
     def write(self, name: str, content: bytes) -> None:
         """Keep an output, or anything else a later stage needs."""
@@ -110,6 +133,8 @@ class Workspace:
         """Put the outputs in their place, the report last, and clear the stages away."""
         for name in names:
             write_atomically(self.folder / name, self.read(name))
+            for part in self.folder.glob(f".{glob.escape(name)}.*.part"):
+                part.unlink(missing_ok=True)  # of a run that was killed while it published
         self._write_json(self.folder / REPORT, {"fingerprint": self.fingerprint, **report})
         self._discard()
 

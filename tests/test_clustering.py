@@ -1,8 +1,11 @@
 """One-dimensional k-means, against scikit-learn, exhaustive search and its own definition."""
 
+import json
 import time
 import tracemalloc
+from importlib import metadata
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +15,15 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
+from compressor.benchmarks import clustering as benchmark
 from compressor.errors import StageError
 from compressor.quantization.clustering import (
     INITS,
-    MAX_ITERATIONS,
     Clustering,
     Init,
+    _farthest_values,
     cluster,
+    default_iterations,
     initial_centroids,
 )
 from compressor.quantization.runs import CHUNK, Floats, Runs
@@ -49,34 +54,30 @@ def peer(values: Floats, k: int, init: Init, seed: int = 0, max_iter: int = 10_0
     return model.fit(values.astype(np.float64).reshape(-1, 1))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize("k", [2, 7, 16])
-def test_takes_the_steps_of_scikit_learn(k: int, init: Init) -> None:
+@pytest.mark.parametrize(("k", "steps"), [(2, 1), (7, 20), (16, 1), (16, 5), (16, 40)])
+def test_takes_the_steps_of_scikit_learn(k: int, steps: int, init: Init) -> None:
     values = normal(3_000, seed=k)
-    model, found = peer(values, k, init), cluster(values, k, init=init)
-    assert found.inertia == pytest.approx(model.inertia_, rel=1e-9)
+    model = peer(values, k, init, max_iter=steps)
+    found = cluster(values, k, init=init, max_iterations=steps)
+    assert found.iterations == steps
+    assert found.inertia == pytest.approx(model.inertia_, rel=1e-6)
     np.testing.assert_allclose(found.codebook, np.sort(model.cluster_centers_[:, 0]), rtol=1e-6)
     in_order = np.argsort(np.argsort(model.cluster_centers_[:, 0]))
     assert np.mean(found.labels != in_order[model.labels_]) < 1e-3  # rounding of the codebook
 
 
-@pytest.mark.parametrize("init", INITS)
-def test_takes_as_many_steps_as_asked(init: Init) -> None:
-    values = normal(3_000)
-    found = cluster(values, 16, init=init, max_iterations=5)
-    assert found.iterations == 5
-    assert found.inertia == pytest.approx(peer(values, 16, init, max_iter=5).inertia_, rel=1e-6)
-
-
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("k", [8, 32, 100])
-@pytest.mark.parametrize("name", ["gap", "heavy tails", "outlier", "few values"])
+@pytest.mark.parametrize("name", ["normal", "gap", "heavy tails", "outlier", "few values"])
 def test_inertia_is_no_worse_than_scikit_learns(name: str, k: int, init: Init) -> None:
     rng = np.random.default_rng(k)
     outlier = normal(2_000)
     outlier[7] = 100
     values: NDArray[np.float32] = {
+        "normal": normal(2_000),
         "gap": surviving(2_000),
         "heavy tails": rng.standard_cauchy(2_000).astype(np.float32),
         "outlier": outlier,
@@ -86,6 +87,7 @@ def test_inertia_is_no_worse_than_scikit_learns(name: str, k: int, init: Init) -
     assert found.inertia <= model.inertia_ * (1 + 1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_empty_clusters_are_put_to_use() -> None:
     values = normal(5_000)
     values[0] = 1_000  # a linear start leaves all but two of 64 clusters without a value
@@ -94,7 +96,7 @@ def test_empty_clusters_are_put_to_use() -> None:
     found = cluster(values, 64)
     assert len(found.codebook) == 64
     # scikit-learn gives them to single far values first, and stays behind
-    assert found.inertia < 0.7 * peer(values, 64, "linear").inertia_
+    assert found.inertia < 0.7 * peer(values, 64, "linear", max_iter=1_000).inertia_
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -153,7 +155,7 @@ def test_both_zeros_are_one_value() -> None:
 def test_at_the_end_every_centroid_is_the_mean_of_its_values(init: Init) -> None:
     values = surviving(4_000)
     found = cluster(values, 32, init=init)
-    assert found.iterations < MAX_ITERATIONS
+    assert found.iterations < default_iterations(32)
     means = [values[found.labels == i].mean(dtype=np.float64) for i in range(32)]
     np.testing.assert_allclose(found.codebook, means, rtol=1e-6)
 
@@ -164,6 +166,32 @@ def test_centroids_left_without_values_are_dropped() -> None:
     found = cluster(values, 3, max_iterations=1)
     assert len(found.codebook) == 2
     assert np.array_equal(found.labels, np.repeat([0, 1], 101))
+
+
+def test_a_run_that_goes_into_single_values_leaves_its_centroid_to_others() -> None:
+    runs = Runs(np.array([0, 0.1, 5, 7], dtype=np.float32))
+    # 5 and 7 are farthest from their centroid; alone, they need one bound more, not two.
+    bounds = _farthest_values(runs, np.array([0, 2, 4]), np.array([0.05, 100]), 2)
+    assert bounds.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("seed", range(5))
+def test_at_the_end_no_single_value_does_better_elsewhere(seed: int, init: Init) -> None:
+    values = surviving(150, seed)
+    k = 8
+    labels = cluster(values, k, init=init).labels
+    for moved in range(len(values)):
+        if np.sum(labels == labels[moved]) == 1:
+            continue  # its cluster would be gone
+        other = [np.where(np.arange(len(values)) == moved, i, labels) for i in range(k)]
+        inertias = np.array([inertia_of_means(values, candidate, k) for candidate in other])
+        assert inertias.min() >= inertias[labels[moved]] * (1 - 1e-6)
+
+
+def inertia_of_means(values: Floats, labels: NDArray[np.integer], k: int) -> float:
+    parts = [values[labels == i].astype(np.float64) for i in range(k)]
+    return sum(float(np.sum((part - part.mean()) ** 2)) for part in parts)
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -183,6 +211,7 @@ def test_labels_of_many_values_have_the_smallest_type(k: int) -> None:
     assert found.labels.dtype == (np.uint8 if k <= 256 else np.uint16)
     limits = (found.codebook[1:].astype(np.float64) + found.codebook[:-1]) / 2
     assert np.array_equal(found.labels, np.searchsorted(limits, values.astype(np.float64)))
+    assert found.inertia == pytest.approx(direct_inertia(values, found), rel=1e-9)
 
 
 @pytest.mark.parametrize("offset", [1e-30, 1e-3, 1e30])
@@ -281,6 +310,27 @@ def test_cutting_at_the_mean_leaves_no_part_empty() -> None:
     ordered = np.array([-1e30, 1e14, 1.00001e14], dtype=np.float32)
     assert Runs(ordered).means(np.array([1, 3])) == ordered[2]
     assert Runs(ordered).middle(1, 3) == 2
+
+
+def test_default_iterations_bound_the_work() -> None:
+    assert [default_iterations(k) for k in (1, 32, 256, 4_096, 65_536)] == [2_000] * 3 + [1_024, 64]
+
+
+def test_benchmark_compares_both_tools(tmp_path: Path) -> None:
+    output = tmp_path / "clustering.json"
+    sizes = ["--size", "3000", "--peer-size", "2000", "--clusters", "8"]
+    benchmark.main([*sizes, "-o", str(output)])
+    result = json.loads(output.read_text())
+    assert result["environment"]["libraries"]["scikit-learn"] == metadata.version("scikit-learn")
+    tools = [row["tool"] for row in result["rows"]]
+    assert tools == ["scikit-learn"] + 5 * ["compressor"]
+    assert [row["values"] for row in result["rows"]] == 3 * [2_000] + 3 * [3_000]
+    peer_row, *rows = result["rows"][:3]
+    for row in rows:
+        assert row["inertia_ratio"] == row["inertia"] / peer_row["inertia"]
+        assert row["inertia_ratio"] <= 1 + 1e-5
+    expected = peer(benchmark.normal(2_000), 8, "linear", max_iter=300).inertia_
+    assert peer_row["inertia"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ value, and filling it is a plain substitution (``export/onnx.py``).
 
 import contextlib
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ExportError
 
-INPUT, OUTPUT = "input", "output"
+INPUT, OUTPUT, BATCH = "input", "output", "batch"
 
 
 def trace(module: nn.Module, example: Tensor, opset: int) -> bytes:
@@ -56,37 +57,55 @@ def _exported(module: nn.Module, example: Tensor, opset: int) -> ir.Model:
     batch = example.expand(2, *example.shape[1:]).contiguous()  # a batch of 1 would be baked in
     try:
         with _quiet(), torch.no_grad():
+            output = module(batch)
+            if not isinstance(output, Tensor):
+                raise ExportError(
+                    f"the network gives a {type(output).__name__}, not one tensor: wrap it in a "
+                    "module that returns the logits alone"
+                )
+            # Left to itself, the ONNX exporter of older releases falls back on a plain trace, which
+            # bakes in whatever branch the example takes.
+            exported = torch.export.export(
+                module, (batch,), dynamic_shapes=({0: torch.export.Dim(BATCH)},), strict=False
+            )
             program = torch.onnx.export(
-                module,
-                (batch,),
+                exported,
                 dynamo=True,
                 optimize=False,
                 opset_version=opset,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        reason = next(
-            (line for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
-        raise ExportError(f"the network cannot be exported to ONNX: {reason}") from error
+    except ExportError:
+        raise
+    except Exception as error:  # torch.export's errors have no common base but this
+        raise ExportError(f"the network cannot be exported to ONNX: {_reason(error)}") from error
     if program is None:
         raise ExportError("the network cannot be exported to ONNX: the exporter gave nothing")
     return program.model
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong in the first place: the exporter wraps it in advice for its developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _stripped(proto: onnx.ModelProto, weights: set[str]) -> onnx.ModelProto:
     """Without documentation, metadata, traces of the machine, or names longer than they must be."""
     graph = proto.graph
     keep = weights | {item.name for item in (*graph.input, *graph.output)}
+    free = (name for n in itertools.count() if (name := f"v{n}") not in keep)
     short: dict[str, str] = {}
 
     def rename(name: str) -> str:
         if not name or name in keep:
             return name
-        return short.setdefault(name, f"v{len(short)}")
+        if name not in short:
+            short[name] = next(free)
+        return short[name]
 
     for node in graph.node:
         node.name = node.doc_string = ""
@@ -111,16 +130,23 @@ def _stripped(proto: onnx.ModelProto, weights: set[str]) -> onnx.ModelProto:
     clean.graph.initializer.extend(graph.initializer)
     for source, target in ((graph.input, clean.graph.input), (graph.output, clean.graph.output)):
         for item in source:
+            for dim in item.type.tensor_type.shape.dim:
+                if dim.dim_param:  # only the batch is free; the exporter calls it s77 or the like
+                    dim.dim_param = BATCH
             target.add(name=item.name, type=item.type)
     return clean
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter chats on stdout, by logging and by warnings; none of it is for users."""
+    """The exporter chats on both streams, by logging and by warnings; none of it is for users."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:

@@ -71,6 +71,9 @@ def _fill(graph: onnx.GraphProto, tensors: Mapping[str, Array]) -> dict[str, Arr
                 f"{item.name} has shape {tensors[item.name].shape}, the graph expects {shape}"
             )
         weights[item.name] = tensors[item.name]
+    if len(inputs) != 1:
+        found = ", ".join(item.name for item in inputs) or "nothing"
+        raise ArtifactError(f"with these tensors the graph takes {found}; it must take one input")
     del graph.input[:]
     graph.input.extend(inputs)
     return weights

@@ -29,7 +29,7 @@ def prune(network: Network, settings: Prune, context: Context) -> StageReport:
     for step in range(1, settings.rounds + 1):
         for name, threshold in thresholds.items():
             weight = layers[name].weight
-            mask = magnitude_mask(weight.cpu().numpy(), threshold * step / settings.rounds, name)
+            mask = magnitude_mask(weight.cpu().numpy(), threshold * (step / settings.rounds), name)
             mask_layer(layers[name], torch.from_numpy(mask).to(weight.device))
         title = "retrain" if settings.rounds == 1 else f"retrain {step}/{settings.rounds}"
         epochs = fit(network.module, settings.retrain, context, title)

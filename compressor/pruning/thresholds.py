@@ -26,7 +26,8 @@ def magnitude_mask(
     nothing would be left of a layer.
     """
     magnitudes = np.abs(weights)
-    mask: NDArray[np.bool_] = (magnitudes >= threshold) & (magnitudes != 0)
+    # In float64: NumPy would round a plain float to the weights' type before it compares.
+    mask: NDArray[np.bool_] = (magnitudes >= np.float64(threshold)) & (magnitudes != 0)
     if weights.size and not mask.any():
         raise StageError(
             f"{name} would vanish: all its {weights.size:,} weights are below the threshold "

@@ -19,7 +19,9 @@ The rules, which leave nothing to chance or to the machine:
    better, so where it happens both are followed to the end and the lower inertia wins: the value
    farthest from its centroid (as scikit-learn does), or one half of the cluster of greatest
    inertia, cut at its mean (far better where a few outliers stretch the range).
-4. It ends when no value changes its cluster, or after ``max_iterations``.
+4. Where no value has a nearer centroid, Lloyd's algorithm would stop, often far from an optimum.
+   Single values then change clusters where that lowers the inertia once the means have followed
+   (Hartigan and Wong, 1979). It ends where no such value is left, or after ``max_iterations``.
 5. Centroids are then rounded to float32; labels and inertia are those of the rounded codebook.
 """
 
@@ -39,7 +41,6 @@ INITS: tuple[Init, ...] = get_args(Init)
 Labels = NDArray[np.unsignedinteger[Any]]
 
 GRID = 1 << 16  # cells of the table that labels values
-MAX_ITERATIONS = 2_000  # 256 clusters of 25 million values: about a second
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,22 @@ def cluster(
     *,
     init: Init = "linear",
     seed: int = 0,
-    max_iterations: int = MAX_ITERATIONS,
+    max_iterations: int | None = None,
 ) -> Clustering:
     """Cluster ``values``, float32 (n,), into at most k shared values by Lloyd's algorithm.
 
     Where there are no more than k distinct values, they are the codebook and the inertia is 0.
-    Apart from ``labels`` the result does not depend on the order of the values. Peak memory is
-    about 1.5 x the input, next to the input.
+    ``max_iterations`` is 2000 unless given, fewer for thousands of clusters: see
+    :func:`default_iterations`. Apart from ``labels`` the result does not depend on the order of the
+    values. Peak memory is about 1.5 x the input, next to the input.
 
     Raises StageError for k < 1, for no values at all, and for NaN or infinite ones.
     """
     if values.dtype != np.float32 or values.ndim != 1:
         raise ValueError(f"values must be float32 of shape (n,), not {values.dtype} {values.shape}")
-    if k < 1 or max_iterations < 1:
-        raise StageError(f"k = {k}, max_iterations = {max_iterations}: both must be 1 or more")
+    limit = default_iterations(k) if max_iterations is None else max_iterations
+    if k < 1 or limit < 1:
+        raise StageError(f"k = {k}, max_iterations = {limit}: both must be 1 or more")
     ordered = np.sort(values)  # NaN sorts last, so the two ends tell whether all are finite
     if not len(ordered):
         raise StageError("no values to cluster; prune less, or leave this layer out of sharing")
@@ -88,7 +91,7 @@ def cluster(
     centroids, iterations = _distinct(ordered, k), 0
     if centroids is None:
         start = initial_centroids(ordered, k, init, seed)
-        centroids, iterations = _lloyd(runs, start, max_iterations)
+        centroids, iterations = _best_descent(runs, start, limit)
     # Means of disjoint runs stay distinct when rounded: between any two lies the float32 value that
     # ends the lower run, and the one that starts the upper. Adding 0 turns -0.0 into 0.0.
     codebook = centroids.astype(np.float32) + np.float32(0)
@@ -98,6 +101,11 @@ def cluster(
     tail = len(ordered) // 1000
     labels = _labels(values, codebook, ordered[tail], ordered[-1 - tail])
     return Clustering(codebook, labels, inertia, iterations)
+
+
+def default_iterations(k: int) -> int:
+    """As many as take about a second, up to 2000: 256 clusters of most layers end well before."""
+    return max(64, min(2_000, (1 << 22) // max(k, 1)))
 
 
 def initial_centroids(ordered: Floats, k: int, init: Init, seed: int = 0) -> Doubles:
@@ -133,7 +141,7 @@ def _distinct(ordered: Floats, limit: int) -> Doubles | None:
     return np.array(found, dtype=np.float64)
 
 
-def _lloyd(runs: Runs, start: Doubles, max_iterations: int) -> tuple[Doubles, int]:
+def _best_descent(runs: Runs, start: Doubles, max_iterations: int) -> tuple[Doubles, int]:
     """Centroids (k,) and the number of moves: rules 1 to 4 from ascending centroids ``start``."""
     outcomes = []
     for refill in (_farthest_values, _halves_of_worst):
@@ -157,9 +165,12 @@ def _descend(
     before, refilled = np.empty(0, np.intp), False
     for iteration in range(max_iterations):
         bounds = runs.nearest(centroids)
+        used = bounds[1:] > bounds[:-1]
         if np.array_equal(bounds, before):
-            return centroids, iteration, refilled
-        before, used = bounds, bounds[1:] > bounds[:-1]
+            bounds = runs.exchanged(bounds) if used.all() else bounds
+            if np.array_equal(bounds, before):
+                return centroids, iteration, refilled
+        before = bounds
         if not used.all():
             refilled = True
             bounds = refill(runs, np.unique(bounds), centroids[used], int(np.sum(~used)))

@@ -34,7 +34,7 @@ class Size:
 
 def measure(network: Network, macs: dict[str, int]) -> Size:
     """Count ``network`` as it is now; ``macs`` per layer as from :func:`layer_macs`."""
-    plain = plain_state(network.module)
+    plain = plain_state(network.module, every_name=False)
     layers = compressible_layers(network.module)
     weights = {name: plain[f"{name}.weight"] for name in layers}
     kept = {name: int((weight != 0).sum()) for name, weight in weights.items()}

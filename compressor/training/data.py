@@ -121,7 +121,7 @@ def _read(spec: str, input_shape: Shape | None, root: Path, progress: Progress |
     path = Path(spec)
     if spec.endswith(".npz"):
         return data_files.npz(path, input_shape)
-    if path.is_dir():
+    if spec and path.is_dir():  # Path("") is the working directory
         return data_folder.folder(path, input_shape, progress)
     if spec.endswith(".py"):
         raise DataError(f"--data {spec} lacks the function: give {spec}:FUNCTION")

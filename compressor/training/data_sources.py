@@ -134,10 +134,11 @@ def _open_or_download(name: str, train: bool, root: Path) -> Any:
         try:
             return kind(str(root), train=train, download=True)
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            # The first line: after it come all the mirrors that were tried.
+            reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
             raise DataError(
                 f"data set {name} is absent or damaged below {root} and could not be downloaded "
-                f"({reason}); name the folder that holds it with --data-root, "
+                f"({reason[:100]}); name the folder that holds it with --data-root, "
                 f"or put {name}/train.npz and {name}/test.npz (x, y) there"
             ) from error
 

@@ -35,7 +35,7 @@ def train(
     *,
     root: Path | None = None,
     seed: int = 0,
-    threads: int = 2,
+    threads: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Trained:
