@@ -10,13 +10,16 @@ concern.
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from compressor.progress import Progress
-from compressor.training.data import Data
+
+if TYPE_CHECKING:
+    from compressor.training.data import Data
+
 
 Row = dict[str, Any]
 
@@ -56,7 +59,7 @@ class StageReport:
 class Context:
     """What a stage may use besides its settings: data (or none), device, seed, and an ear."""
 
-    data: Data | None = None
+    data: "Data | None" = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     progress: Progress = field(default_factory=Progress)

@@ -292,7 +292,7 @@ def test_dotted_settings_that_lead_nowhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "bits", [0, 17, -1, 2.5, math.nan, "0bit", "17bit", "abc", "", "5bit5", None, True, 10**400]
+    "bits", [0, 17, -1, 2.5, math.nan, "0bit", "17bit", "abc", "", "5bit5", None, True]
 )
 def test_widths_that_cannot_be(bits: Any) -> None:
     with pytest.raises(UsageError, match=r"1bit to 16bit"):

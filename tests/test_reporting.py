@@ -141,7 +141,7 @@ def test_in_a_log_progress_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatc
     progress = ConsoleProgress(Console(file=stream, width=120))
     with progress.task("retrain", 100) as step:
         for _ in range(100):
-            now += 0.25
+            now += 0.75
             step("epoch 1/1")
 
     lines = stream.getvalue().splitlines()

@@ -10,7 +10,7 @@ from rich.progress import Progress as Bars
 
 from compressor.progress import Progress, Step
 
-QUIET_SECONDS = 10.0  # between lines, where stderr is a file and not a screen
+QUIET_SECONDS = 30.0  # between lines, where stderr is a file and not a screen
 
 
 def tables() -> Console:
