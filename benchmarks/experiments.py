@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compressor.reporting.environment import environment
+from compressor.benchmarks.environment import environment
 
 Json = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent / "results"

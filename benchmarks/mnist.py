@@ -32,7 +32,14 @@ def main() -> None:
         for network in options.networks:
             steps = (
                 ["train", network, "--data", "mnist", "--threads", options.threads],
-                ["run", f"{network}.pt", "--recipe", f"{network}-mnist", "--threads", options.threads],
+                [
+                    "run",
+                    f"{network}.pt",
+                    "--recipe",
+                    f"{network}-mnist",
+                    "--threads",
+                    options.threads,
+                ],
             )
             for step in steps:
                 compress([*step, "--force", *root], folder)

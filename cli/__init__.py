@@ -3,9 +3,13 @@
 Exit codes: 0 done, 1 error, 2 usage, 3 a stated target was not met, 130 interrupted (Ctrl-C).
 """
 
+import contextlib
 import difflib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -61,38 +65,70 @@ for command in (run, train, inspect, decompress, verify, recipe):
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code; users' mistakes get one line, no traceback."""
-    try:
-        code = cli.main(args=args, prog_name="compress", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(0)
-    except click.ClickException as error:
-        show_error(error.format_message(), hint=_hint(error))
-        sys.exit(error.exit_code)
-    except CompressorError as error:
-        show_error(str(error))
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort) as stop:
-        # click turns Ctrl-C into an Abort; the command may have said what to do next.
-        show_error(str(stop.__cause__ or stop) or "interrupted")
-        sys.exit(130)
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        show_error("not enough memory for this network and its data")
-        sys.exit(1)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        show_error(f"{where}{(error.strerror or str(error)).lower()}")
-        sys.exit(1)
+    with _noting_interrupts() as interrupts:
+        try:
+            code = cli.main(args=args, prog_name="compress", standalone_mode=False)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            # An import that Ctrl-C broke off may fail in any way, so what was raised may not say.
+            interrupted = interrupts or isinstance(error, KeyboardInterrupt | click.Abort)
+            code = _interrupted(error) if interrupted else _explain(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _out_of_memory(error: Exception) -> bool:
+@contextlib.contextmanager
+def _noting_interrupts() -> Iterator[list[int]]:
+    """Ctrl-C raises KeyboardInterrupt as always, and is remembered."""
+    seen: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield seen  # in the background, or in somebody else's program
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupted(error: BaseException) -> int:
+    """A command may have said what to do next; click has wrapped its KeyboardInterrupt."""
+    stop = error.__cause__ if isinstance(error, click.Abort) else error
+    said = str(stop) if isinstance(stop, KeyboardInterrupt) else ""
+    show_error(said or "interrupted")
+    return 130
+
+
+def _explain(error: BaseException) -> int:
+    """One line on stderr and the exit code; raises again what no user can have caused."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message())
+        return 0
+    if isinstance(error, click.ClickException):
+        show_error(error.format_message(), hint=_hint(error))
+        return error.exit_code
+    if isinstance(error, CompressorError):
+        show_error(str(error))
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        show_error(f"{where}{(error.strerror or str(error)).lower()}")
+        return 1
+    if _out_of_memory(error):
+        show_error("not enough memory for this network and its data")
+        return 1
+    raise error
+
+
+def _out_of_memory(error: BaseException) -> bool:
     """torch tells it by a RuntimeError, whose subclass it has for CUDA only."""
     said = ("OutOfMemoryError", "DefaultCPUAllocator", "out of memory")
     return isinstance(error, MemoryError) or any(s in f"{type(error)} {error}" for s in said)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from compressor.cli.shared import FILE, by_flag, data_options, flag, input_shape, listening
+from compressor.cli.shared import FILE, by_flag, data_options, input_shape, listening
 from compressor.errors import OutputError, UsageError
 from compressor.recipe import Recipe
 
@@ -25,7 +25,6 @@ SETTINGS = {
     "threads": "threads",
     "device": "device",
 }
-RETRAINING = ("epochs", "lr", "finetune_epochs")
 
 
 @click.command(short_help="Compress a checkpoint (the default command).")
@@ -132,9 +131,6 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         recipe = recipe.with_settings(changes)
     except UsageError as error:
         raise UsageError(by_flag(str(error), SETTINGS, options)) from None
-    for name in RETRAINING:
-        if options[name] is not None and recipe.data is None:
-            raise UsageError(f"{flag(name)} has no effect without --data: nothing is retrained")
     if recipe.prune is None and recipe.share is None:
         raise UsageError(
             "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit) or --recipe FILE"

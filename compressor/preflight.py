@@ -1,17 +1,20 @@
-"""What can be known to be wrong before a run touches its folder."""
+"""What can be known before a run touches its folder: what is wrong, and what it will do."""
 
 from typing import Any
 
 from compressor.determinism import find_device
+from compressor.layers import compressible_layers
 from compressor.network import Network
+from compressor.pruning.thresholds import deviation, magnitude_mask
 from compressor.recipe import Recipe
-from compressor.reporting.plan import plan
 from compressor.training.data import Data
 from compressor.training.fit import check_fit
 
+Row = dict[str, Any]
 
-def check(network: Network, recipe: Recipe, data: Data | None) -> list[dict[str, Any]]:
-    """What the recipe will do to each layer, before retraining: the rows of :func:`plan`.
+
+def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
+    """A row per layer: weights, threshold, sparsity before retraining, bits. Changes nothing.
 
     Raises :class:`CompressorError` for a device that is not there, data with more classes than
     the network has outputs, a rule that fits no layer, or a layer that would vanish.
@@ -19,4 +22,23 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[dict[str,
     find_device(recipe.device)
     if data is not None:
         check_fit(network.module, network.example, data)
-    return plan(network, recipe)
+    return _plan(network, recipe)
+
+
+def _plan(network: Network, recipe: Recipe) -> list[Row]:
+    layers = compressible_layers(network.module)
+    kinds = {name: layer.kind for name, layer in layers.items()}
+    sensitivities = recipe.prune.rules.resolve(kinds) if recipe.prune else {}
+    bits = recipe.share.rules.resolve(kinds) if recipe.share else {}
+    rows: list[Row] = []
+    for name, layer in layers.items():
+        weight = layer.weight.cpu().numpy()
+        row: Row = {"layer": name, "shape": list(weight.shape), "weights": weight.size}
+        if name in sensitivities:
+            threshold = sensitivities[name] * deviation(weight, name)
+            mask = magnitude_mask(weight, threshold, name)
+            row |= {"threshold": threshold, "sparsity": 1 - float(mask.mean())}
+        if name in bits:
+            row["bits"] = int(bits[name])
+        rows.append(row)
+    return rows

@@ -133,6 +133,7 @@ class Workspace:
         """Put the outputs in their place, the report last, and clear the stages away."""
         for name in names:
             write_atomically(self.folder / name, self.read(name))
+        for name in (*names, REPORT):
             for part in self.folder.glob(f".{glob.escape(name)}.*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed while it published
         self._write_json(self.folder / REPORT, {"fingerprint": self.fingerprint, **report})

@@ -1,7 +1,6 @@
 """One-dimensional k-means, against scikit-learn, exhaustive search and its own definition."""
 
 import json
-import time
 import tracemalloc
 from importlib import metadata
 from itertools import combinations
@@ -331,12 +330,3 @@ def test_benchmark_compares_both_tools(tmp_path: Path) -> None:
         assert row["inertia_ratio"] <= 1 + 1e-5
     expected = peer(benchmark.normal(2_000), 8, "linear", max_iter=300).inertia_
     assert peer_row["inertia"] == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("init", INITS)
-def test_25_million_values_take_under_three_seconds(init: Init) -> None:
-    values = normal(25_000_000)
-    start = time.process_time()
-    cluster(values, 256, init=init)
-    assert time.process_time() - start < 3

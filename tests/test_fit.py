@@ -189,6 +189,24 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(augment: str) -> None:
     assert not equal(states[0], states[2])
 
 
+def test_the_order_of_the_images_follows_the_seed() -> None:
+    """In a network that draws no random number itself."""
+    states = []
+    for seed in (4, 4, 5):
+        module = linear()
+        fit(module, Training(epochs=1, lr=0.1, batch_size=8), Context(toy_data(), seed=seed), "")
+        states.append(state_of(module))
+    assert equal(states[0], states[1])
+    assert not equal(states[0], states[2])
+
+
+def test_a_network_given_in_evaluation_mode_is_trained_all_the_same() -> None:
+    one, other = richer().train(), richer().eval()
+    for module in (one, other):
+        fit(module, Training(epochs=2, lr=0.05, batch_size=16), Context(toy_data()), "train")
+    assert equal(state_of(one), state_of(other))
+
+
 def test_automatic_augmentation_is_the_data_sets_own() -> None:
     def trained(augment: str, own: str) -> State:
         module = richer()
@@ -246,13 +264,15 @@ def test_parameters_that_are_frozen_stay() -> None:
     assert not torch.equal(module.get_parameter("5.weight"), before["5.weight"])
 
 
-def test_a_loss_that_is_not_finite_ends_the_stage_with_a_hint() -> None:
+@pytest.mark.parametrize(("bias", "loss"), [(math.nan, "nan"), (3e38, "inf")])
+def test_a_loss_that_is_not_finite_ends_the_stage_with_a_hint(bias: float, loss: str) -> None:
+    """A score of 3e38 for one class is finite; the sum of such losses over a batch is not."""
     module = linear()
-    with torch.no_grad():
-        module.get_parameter("1.weight")[0, 0] = torch.nan
-    training = Training(epochs=3, lr=0.25, batch_size=16)
+    module.get_parameter("1.bias").requires_grad_(False)[0] = bias
+    training = Training(epochs=3, lr=0.25, batch_size=50)
     with pytest.raises(
-        StageError, match=r"^retrain: the loss is nan in epoch 1.*lower learning rate than 0\.25"
+        StageError,
+        match=rf"^retrain: the loss is {loss} in epoch 1.*lower learning rate than 0\.25",
     ):
         fit(module, training, Context(toy_data()), "retrain")
 

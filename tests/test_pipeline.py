@@ -1,4 +1,4 @@
-"""The chain: what a run leaves, and that it can be stopped anywhere and resumed to the same bytes."""
+"""The chain: what a run leaves, and that it can be stopped anywhere and resumed."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ from compressor.storage import plain_state
 from compressor.training import data as datasets
 from compressor.training.data import Data
 
-ARCH = '''
+ARCH = """
 import torch
 
 def build():
@@ -29,7 +29,7 @@ def build():
     )
 
 build.input_shape = (1, 8, 8)
-'''
+"""
 ONCE = Training(epochs=1, batch_size=64)
 RECIPE = Recipe(
     prune=Prune(0.5, retrain=ONCE),

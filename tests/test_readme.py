@@ -16,7 +16,9 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def commands() -> list[list[str]]:
     """Every `compress ...` in the README, in console blocks and in running text."""
-    found = re.findall(r"^\$ (compress .*)$", README, re.M) + re.findall(r"`(compress [^`]*)`", README)
+    found = re.findall(r"^\$ (compress .*)$", README, re.M) + re.findall(
+        r"`(compress [^`]*)`", README
+    )
     return [shlex.split(line)[1:] for line in found]
 
 
@@ -30,7 +32,9 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
 
 
 def test_every_option_in_the_text_of_the_readme_exists() -> None:
-    options = {flag for name in cli.commands for item in cli.commands[name].params for flag in item.opts}
+    options = {
+        flag for name in cli.commands for item in cli.commands[name].params for flag in item.opts
+    }
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     elsewhere = {"--rm"}  # docker's
 

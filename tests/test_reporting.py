@@ -125,7 +125,9 @@ def test_contents_add_up_to_the_file() -> None:
     found = contents(artifact.decode(blob))
 
     payloads = sum(row["bytes"] for row in found["tensors"])
-    assert payloads + found["overhead_bytes"] + found["graph_bytes"] == pytest.approx(len(blob), abs=16)
+    assert payloads + found["overhead_bytes"] + found["graph_bytes"] == pytest.approx(
+        len(blob), abs=16
+    )
     assert found["bytes"] == len(blob)
     assert found["weights_only_bytes"] == len(blob) - found["graph_bytes"]
     for row in found["tensors"]:

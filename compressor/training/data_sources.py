@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import socket
+import textwrap
 import warnings
 import zipfile
 import zlib
@@ -125,6 +126,8 @@ def _open_or_download(name: str, train: bool, root: Path) -> Any:
     from torchvision import datasets
 
     kind = getattr(datasets, NAMED[name].torchvision)
+    places = [root / NAMED[name].torchvision / "raw", root / NAMED[name].torchvision, root]
+    new = [folder for folder in places if not folder.exists()]
     with _quiet():
         # torchvision says "absent" and "damaged" with whatever its readers happen to raise.
         try:
@@ -134,11 +137,14 @@ def _open_or_download(name: str, train: bool, root: Path) -> Any:
         try:
             return kind(str(root), train=train, download=True)
         except Exception as error:
-            # The first line: after it come all the mirrors that were tried.
-            reason = str(error).strip().partition("\n")[0].rstrip(":") or type(error).__name__
+            for folder in new:  # torchvision has made them; those that hold something stay
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            # On one line, and not with all the mirrors that were tried.
+            reason = textwrap.shorten(str(error), 120, placeholder=" ...") or type(error).__name__
             raise DataError(
                 f"data set {name} is absent or damaged below {root} and could not be downloaded "
-                f"({reason[:100]}); name the folder that holds it with --data-root, "
+                f"({reason}); name the folder that holds it with --data-root, "
                 f"or put {name}/train.npz and {name}/test.npz (x, y) there"
             ) from error
 

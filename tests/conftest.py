@@ -1,0 +1,69 @@
+"""What several test modules share: the command line in this process, and what it works on."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from compressor.cli import main
+from compressor.models import registry
+from compressor.reporting import latency
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one command did: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+Compress = Callable[..., Outcome]
+
+
+def run_compress(*arguments: object) -> Outcome:
+    """``compress ARGUMENTS`` in this process; any exception but the exit itself passes through."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as stop,
+    ):
+        main([str(item) for item in arguments])
+    code = stop.value.code
+    assert isinstance(code, int)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def compress() -> Iterator[Compress]:
+    """The command line, with no more rounds of timing than there must be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
+        yield run_compress
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``net.pt`` (LeNet-300-100) and ``data.npz`` (200 images, ten classes)."""
+    folder = tmp_path_factory.mktemp("shelf")
+    torch.manual_seed(0)
+    torch.save(registry.get("lenet-300-100").build().state_dict(), folder / "net.pt")
+    draw = np.random.default_rng(0)
+    y = np.arange(200) % 10
+    x = draw.integers(0, 100, (200, 28, 28)) + 15 * y[:, None, None]
+    np.savez(folder / "data.npz", x=x.astype(np.uint8), y=y)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
