@@ -86,7 +86,7 @@ def run(model: Path, **options: Any) -> None:
     if options["force"] and options["resume"]:
         raise UsageError("--force starts over and --resume continues: give one of them")
 
-    from compressor import api, loading, pipeline, preflight
+    from compressor import api, loading, pipeline
 
     network = loading.load(
         model,
@@ -96,14 +96,13 @@ def run(model: Path, **options: Any) -> None:
     )
     recipe = api.resolve(recipe, network)
     data = api.load_data(recipe, network, options["data_root"])
-    rows = preflight.check(network, recipe, data)
     folder = options["output"] or Path(f"{network.name}-compressed")
+    job = pipeline.Run(network, recipe, data, folder, listening(options["quiet"]))
     if options["save_recipe"] is not None:
         _save(recipe, options["save_recipe"], force=options["force"])
     if options["dry_run"]:
-        _dry_run(recipe, rows, folder, options)
+        _dry_run(recipe, job.plan, folder, options)
         return
-    job = pipeline.Run(network, recipe, data, folder, listening(options["quiet"]))
     try:
         report = job.execute(resume=options["resume"], force=options["force"])
     except KeyboardInterrupt:

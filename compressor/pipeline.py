@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from compressor import __version__, artifact
+from compressor import __version__, artifact, preflight
 from compressor.determinism import deterministic
+from compressor.errors import CompressorError
 from compressor.export import graph, onnx, verify
 from compressor.layers import compressible_layers, restore
 from compressor.network import Context, Network, StageReport
@@ -27,14 +28,20 @@ from compressor.reporting.latency import latency
 from compressor.reporting.measure import layer_macs, measure
 from compressor.storage import load_decoded, plain_state, stored_tensors
 from compressor.training.data import Data, normalise
-from compressor.training.fit import check_fit, evaluate
+from compressor.training.fit import evaluate
 from compressor.workspace import Json, Workspace
 
 SCHEMA = 1
+# What the outputs are called until they are published, whatever the network is called.
+DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
 
 
 class Run:
-    """One recipe on one network, with its data and its folder."""
+    """One recipe on one network, with its data and its folder.
+
+    To make one checks what can be checked beforehand (``preflight``) and touches no file;
+    ``plan`` is what the recipe will do to each layer.
+    """
 
     def __init__(
         self,
@@ -47,6 +54,7 @@ class Run:
         self.network = network
         self.recipe = recipe
         self.context = Context(data, torch.device(recipe.device), recipe.seed, progress)
+        self.plan = preflight.check(network, recipe, data)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
         self.macs = layer_macs(network.module, network.example)
@@ -57,10 +65,15 @@ class Run:
         if finished is not None:
             self.context.progress.note(f"{self.workspace.folder} is finished already")
             return finished
+        try:
+            return self._stages()
+        except CompressorError:
+            self.workspace.leave()
+            raise
+
+    def _stages(self) -> Json:
         with deterministic(self.recipe.threads, self.recipe.device):
             self.network.module.to(self.context.device)
-            if self.context.data is not None:
-                check_fit(self.network.module, self._example(), self.context.data)
             self._step("dense", self._dense, lambda: None)
             if self.recipe.prune is not None:
                 self._train_stage("prune", prune, self.recipe.prune)
@@ -69,9 +82,9 @@ class Run:
             self._step("encode", self._encode, self._decode)
             self._step("export", self._export, lambda: None)
             report = self._report()
-            names = [self._dcz, self._onnx, "recipe.toml"]
-            self.workspace.write("recipe.toml", self.recipe.to_toml().encode())
-            self.workspace.publish(names, report)
+            self.workspace.write(RECIPE, self.recipe.to_toml().encode())
+            outputs = {DCZ: self._name("dcz"), ONNX: self._name("onnx"), RECIPE: RECIPE}
+            self.workspace.publish(outputs, report)
         return {"fingerprint": self.workspace.fingerprint, **report}
 
     def _step(self, name: str, work: Callable[[], Json], resume: Callable[[], None]) -> None:
@@ -137,25 +150,25 @@ class Run:
                 entropy=settings.entropy,
                 progress=lambda name, done, total: advance(name),
             )
-        self.workspace.write(self._dcz, blob)
+        self.workspace.write(DCZ, blob)
         self._decode()
         return self._measured(blob, [])
 
     def _decode(self) -> None:
         """From here on the network is what the artifact decodes to, and nothing else."""
-        decoded = artifact.decode(self.workspace.read(self._dcz))
+        decoded = artifact.decode(self.workspace.read(DCZ))
         load_decoded(self.network.module, decoded.tensors())
 
     def _export(self) -> Json:
         settings = self.recipe.export
-        decoded = artifact.decode(self.workspace.read(self._dcz))
+        decoded = artifact.decode(self.workspace.read(DCZ))
         skeleton = decoded.graph or self.workspace.read("graph.onnx")
         model = onnx.build(skeleton, decoded.tensors(), decoded.metadata)
         inputs, kind = self._real_inputs(settings.samples)
         module = self.network.module
         difference = verify.check(model, module, inputs, settings.tolerance)
         module.to(self.context.device)
-        self.workspace.write(self._onnx, model)
+        self.workspace.write(ONNX, model)
         return {
             "bytes": len(model),
             "gzip_bytes": len(gzip.compress(model, 9, mtime=0)),
@@ -168,7 +181,7 @@ class Run:
         network, data = self.network, self.context.data
         models = {
             "dense": self.workspace.read("dense.onnx"),
-            "compressed": self.workspace.read(self._onnx),
+            "compressed": self.workspace.read(ONNX),
         }
         times = latency(models, tuple(network.example.shape), progress=self.context.progress)
         not_measured = [] if data else ["accuracy: no data set was given (--data)"]
@@ -183,7 +196,7 @@ class Run:
             },
             "data": _describe(data),
             "stages": self.reports,
-            "files": {"artifact": self._dcz, "onnx": self._onnx},
+            "files": {"artifact": self._name("dcz"), "onnx": self._name("onnx")},
             "latency": times,
             "environment": environment(),
             "not_measured": not_measured,
@@ -220,9 +233,6 @@ class Run:
         plain = plain_state(self.network.module)
         return 4 * sum(value.size for name, value in plain.items() if name not in names)
 
-    def _example(self) -> torch.Tensor:
-        return self.network.example.to(self.context.device)
-
     def _real_inputs(self, count: int) -> tuple[torch.Tensor, str]:
         data = self.context.data
         if data is not None and len(data.test.y):
@@ -231,13 +241,8 @@ class Run:
         shape = self.network.example.shape[1:]
         return torch.randn(count, *shape, generator=generator), "random"
 
-    @property
-    def _dcz(self) -> str:
-        return f"{self.network.name}.dcz"
-
-    @property
-    def _onnx(self) -> str:
-        return f"{self.network.name}.onnx"
+    def _name(self, suffix: str) -> str:
+        return f"{self.network.name}.{suffix}"
 
 
 def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:

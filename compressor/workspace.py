@@ -5,7 +5,7 @@ While a run is under way, its folder holds ``.stages/``::
     run.json            model, data, recipe and tool that the run is of (its fingerprint)
     STAGE.json          written last when a stage is finished: what it reports
     STAGE.safetensors   the network after a stage
-    NAME.dcz, NAME.onnx the outputs, until all are ready
+    output.dcz, .onnx   the outputs, until all are ready
 
 Every file is written whole or not at all. At the end the outputs appear in the folder itself, one
 atomic rename each, ``report.json`` last, and ``.stages/`` goes. So at every moment the folder
@@ -16,6 +16,7 @@ finished stage.
 import glob
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +130,23 @@ class Workspace:
         """What :meth:`write` kept."""
         return (self.stages / name).read_bytes()
 
-    def publish(self, names: list[str], report: Json) -> None:
-        """Put the outputs in their place, the report last, and clear the stages away."""
-        for name in names:
-            write_atomically(self.folder / name, self.read(name))
-        for name in (*names, REPORT):
+    def publish(self, outputs: Mapping[str, str], report: Json) -> None:
+        """Put the outputs (kept name -> final name) in place, the report last; clear up."""
+        for kept, name in outputs.items():
+            write_atomically(self.folder / name, self.read(kept))
+        for name in (*outputs.values(), REPORT):
             for part in self.folder.glob(f".{glob.escape(name)}.*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed while it published
         self._write_json(self.folder / REPORT, {"fingerprint": self.fingerprint, **report})
         self._discard()
+
+    def leave(self) -> None:
+        """A stage failed: where none has finished there is nothing to resume, and nothing stays."""
+        if any(path.stem != "run" for path in self.stages.glob("*.json")):
+            return
+        self._discard()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _discard(self) -> None:
         with explained(self.stages):

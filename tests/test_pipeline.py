@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from compressor import artifact, loading, pipeline, unpacking
 from compressor import workspace as workspaces
-from compressor.errors import OutputError
+from compressor.errors import ExportError, OutputError, StageError
 from compressor.progress import Progress
 from compressor.recipe import Prune, Recipe, Share, Training
 from compressor.storage import plain_state
@@ -263,3 +264,44 @@ def test_a_used_folder_is_refused_without_force_or_resume(job: Job, tmp_path: Pa
     with pytest.raises(OutputError, match="--force"):
         job(tmp_path / "out").execute()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["dense", "graph", "prune", "output"])
+def test_a_network_may_be_called_like_a_stage(
+    checkpoint: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = {}
+
+    def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
+        compared.update(models)
+        return {"ms": {}}
+
+    monkeypatch.setattr(pipeline, "latency", measured)
+    network = loading.load(checkpoint, arch=f"{checkpoint.parent / 'arch.py'}:build")
+    network.name = name
+    before = plain_state(network.module)["4.weight"].copy()
+    pipeline.Run(network, Recipe(prune=Prune(0.5)), None, tmp_path, Progress()).execute()
+
+    assert compared["compressed"] == (tmp_path / f"{name}.onnx").read_bytes()
+    weights = {i.name: i for i in onnx.load_from_string(compared["dense"]).graph.initializer}
+    assert np.array_equal(onnx.numpy_helper.to_array(weights["4.weight"]), before)
+
+
+def test_a_run_that_fails_in_its_first_stage_leaves_nothing(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise ExportError("cannot be traced")
+
+    monkeypatch.setattr(pipeline.graph, "trace", fail)
+    with pytest.raises(ExportError):
+        job(tmp_path / "out").execute()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rule_that_cannot_be_met_is_found_before_the_folder_is_made(
+    job: Job, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match="0 would vanish"):
+        job(tmp_path / "out", Recipe(prune=Prune(1000)))
+    assert list(tmp_path.iterdir()) == []

@@ -31,10 +31,12 @@ def contents(artifact: Artifact) -> dict[str, Any]:
         }
         for entry in artifact.entries
     ]
+    payloads = sum(entry.bytes for entry in artifact.entries)
     return {
         "metadata": artifact.metadata,
         "tensors": tensors,
-        "overhead_bytes": artifact.overhead,
+        "overhead_bytes": artifact.size_without_graph
+        - sum(entry.bytes for entry in artifact.entries),
         "weights_only_bytes": artifact.size_without_graph,
         "graph_bytes": artifact.size - artifact.size_without_graph,
         "bytes": artifact.size,
