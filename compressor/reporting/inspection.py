@@ -35,8 +35,7 @@ def contents(artifact: Artifact) -> dict[str, Any]:
     return {
         "metadata": artifact.metadata,
         "tensors": tensors,
-        "overhead_bytes": artifact.size_without_graph
-        - sum(entry.bytes for entry in artifact.entries),
+        "overhead_bytes": artifact.size_without_graph - payloads,
         "weights_only_bytes": artifact.size_without_graph,
         "graph_bytes": artifact.size - artifact.size_without_graph,
         "bytes": artifact.size,
