@@ -58,6 +58,8 @@ class Run:
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
         self.macs = layer_macs(network.module, network.example)
+        # Four bytes for each parameter of the dense network: what every ratio is against.
+        self.fp32_bytes = 4 * measure(network, self.macs).parameters
 
     def execute(self, *, resume: bool = False, force: bool = False) -> Json:
         """Run all stages; returns the report, which is also in the folder as ``report.json``."""
@@ -192,7 +194,7 @@ class Run:
                 "name": network.name,
                 "arch": network.arch,
                 "input_shape": list(network.example.shape),
-                "fp32_bytes": self._fp32_bytes(),
+                "fp32_bytes": self.fp32_bytes,
             },
             "data": _describe(data),
             "stages": self.reports,
@@ -216,7 +218,7 @@ class Run:
         return {
             "bytes": len(blob),
             "weights_only_bytes": weights_only,
-            "ratio": self._fp32_bytes() / len(blob),
+            "ratio": self.fp32_bytes / len(blob),
             "bits_per_weight": 8 * weights_only / size.parameters,
             **size.row(),
             "accuracy": self._accuracy(),
@@ -226,12 +228,6 @@ class Run:
     def _accuracy(self) -> float | None:
         data = self.context.data
         return None if data is None else evaluate(self.network.module, data, data.test)
-
-    def _fp32_bytes(self) -> int:
-        """Four bytes for each parameter of the dense network: what ratios are against."""
-        names = {name for name, _ in self.network.module.named_buffers()}
-        plain = plain_state(self.network.module)
-        return 4 * sum(value.size for name, value in plain.items() if name not in names)
 
     def _real_inputs(self, count: int) -> tuple[torch.Tensor, str]:
         data = self.context.data

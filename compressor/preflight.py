@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from torch.nn.utils import parametrize
+
 from compressor.determinism import find_device
+from compressor.errors import StageError
 from compressor.layers import compressible_layers
 from compressor.network import Network
 from compressor.pruning.thresholds import deviation, magnitude_mask
@@ -17,12 +20,30 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
     """A row per layer: weights, threshold, sparsity before retraining, bits. Changes nothing.
 
     Raises :class:`CompressorError` for a device that is not there, data with more classes than
-    the network has outputs, a rule that fits no layer, or a layer that would vanish.
+    the network has outputs, a rule that fits no layer, a layer that would vanish, or layers that
+    are tied or parametrized by their owner.
     """
     find_device(recipe.device)
+    _check_layers(network)
     if data is not None:
         check_fit(network.module, network.example, data)
     return _plan(network, recipe)
+
+
+def _check_layers(network: Network) -> None:
+    """Refuse what the stages cannot put a mask or a codebook on without changing more than it."""
+    owners: dict[int, str] = {}
+    for name, layer in compressible_layers(network.module).items():
+        if not name:
+            raise StageError("the network is one bare layer: wrap it in torch.nn.Sequential")
+        if parametrize.is_parametrized(layer.module):
+            raise StageError(
+                f"{name} is parametrized already (weight norm or the like): take that off with "
+                "torch.nn.utils.parametrize.remove_parametrizations, then compress"
+            )
+        first = owners.setdefault(id(layer.module.weight), name)
+        if first != name:
+            raise StageError(f"{first} and {name} share one weight: untie them, then compress")
 
 
 def _plan(network: Network, recipe: Recipe) -> list[Row]:

@@ -22,14 +22,14 @@ from compressor.errors import OutputError, UsageError
 from compressor.per_layer import PerLayer
 
 Init = typing.Literal["linear", "density", "random"]
-Entropy = typing.Literal["huffman", "flat"]
+Entropy = typing.Literal["huffman", "rans", "flat"]
 Width = typing.Literal["fp16", "fp32"]
 # A setting per layer, in any of the ways in which one can be written (per_layer.py).
 Rules = PerLayer | float | str | Mapping[str, float]
 
 INITS = ("linear", "density", "random")
 OPTIMIZERS = ("sgd", "adam")
-ENTROPIES = ("huffman", "flat")
+ENTROPIES = ("huffman", "rans", "flat")
 WIDTHS = ("fp16", "fp32")
 AUGMENTS = ("auto", "none", "flip-crop", "affine")
 
@@ -172,8 +172,9 @@ class Encode:
     """Stage 3 (section 4): relative indices, entropy codes, the ``.dcz`` artifact.
 
     ``width`` is what vectors are rounded to (biases, norm parameters and statistics, codebooks);
-    weights that no stage shared stay fp32. ``entropy`` "flat" writes fixed-width codes instead of
-    Huffman's, to see what Huffman's bring. ``graph`` false leaves the ONNX graph out.
+    weights that no stage shared stay fp32. ``entropy`` "huffman" is the paper's own storage, "rans"
+    takes the smallest of all storage modes for each tensor, "flat" writes fixed-width codes, to see
+    what entropy coding brings. ``graph`` false leaves the ONNX graph out.
     """
 
     width: Width = "fp16"

@@ -110,7 +110,8 @@ class Workspace:
     def save(self, stage: str, state: dict[str, Tensor]) -> None:
         """Keep the network's ``state_dict`` after ``stage``."""
         content = safetensors.torch.save(
-            {k: v.detach().cpu().contiguous() for k, v in state.items()}
+            # clones: safetensors takes no two names for one memory
+            {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         )
         write_atomically(self.stages / f"{stage}.safetensors", content)
 

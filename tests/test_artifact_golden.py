@@ -105,7 +105,7 @@ def second_table(source: Bytes) -> dict[str, int]:
     return code
 
 
-def second_gaps(payload: bytes, n: int, shared: bool) -> tuple[Any, Any]:
+def second_gaps(payload: bytes, n: int, shared: bool, rans: bool) -> tuple[Any, Any]:
     """The (n,) symbols of a GAP payload, and its codebook."""
     source = Bytes(payload)
     k = source.varint() if shared else 0
@@ -115,18 +115,113 @@ def second_gaps(payload: bytes, n: int, shared: bool) -> tuple[Any, Any]:
     kept, fillers = source.varint(), source.varint()
     flat: list[Any] = [0] * n if shared else [np.float32(0)] * n
     if kept:
-        gap_code = second_table(source)
-        value_code = second_table(source) if shared else {}
-        gap_bits = Bits(source.take(source.varint()))
+        both: list[int] = []
+        gap_code: dict[str, int] = {}
+        if rans:
+            tables = [second_frequencies(source) for _ in range(2)]
+            both = second_rans(source, tables, [0, 1] * (kept + fillers))
+        else:
+            gap_code = second_table(source)
+        value_code = second_table(source) if shared and not rans else {}
+        gap_bits = Bits(b"" if rans else source.take(source.varint()))
         rest = source.data[source.at :]
         value_bits, floats = Bits(rest), np.frombuffer(rest, kind if not shared else "u1")
         position = -1
         for entry in range(kept + fillers):
-            gap = gap_bits.symbol(gap_code)
+            gap = both[2 * entry] if rans else gap_bits.symbol(gap_code)
             assert gap < 2**width
             position += gap + 1
-            flat[position] = value_bits.symbol(value_code) if shared else np.float32(floats[entry])
+            if rans:
+                flat[position] = both[2 * entry + 1]
+            elif shared:
+                flat[position] = value_bits.symbol(value_code)
+            else:
+                flat[position] = np.float32(floats[entry])
     return flat, book
+
+
+def second_frequencies(source: Bytes) -> list[int]:
+    """Frequencies of symbols 0, 1, ...; they sum to 2^14."""
+    v, kind = divmod(source.varint(), 4)
+    if kind == 2:
+        return [0] * v + [1 << 14]
+    if kind == 0:
+        weights = [2**31] * v
+    else:
+        sizes = [1] * v
+        if kind == 3:
+            starts = [s for s in range(v) if s < 8 or s % 2 ** (s.bit_length() - 3) == 0]
+            sizes = [b - a for a, b in zip(starts, [*starts[1:], v], strict=True)]
+        bits = Bits(source.data[source.at :])
+        s, j = (int(bits.bit() + bits.bit(), 2) for _ in range(2))
+        level, weights, bucket = 16 << s, [], 0
+        while bucket < len(sizes):
+            number = 1 + ((bits.gamma() - 1) << j)
+            number += int("0" + "".join(bits.bit() for _ in range(j)), 2)
+            if number == 4:
+                absent = bits.gamma()
+                weights += [0] * sum(sizes[bucket : bucket + absent])
+                bucket += absent
+                continue
+            if number <= 3:
+                level += (0, 1, -1)[number - 1]
+            else:
+                level += (number - 1) // 2 if number % 2 else -(number - 2) // 2
+            octave, part = divmod(level, 2**s)
+            weights += [round(2 ** (31 - part / 2**s)) >> octave] * sizes[bucket]
+            bucket += 1
+        source.take(math.ceil(bits.at / 8))
+    rest = (1 << 14) - sum(weight > 0 for weight in weights)
+    found, total, last = [], 0, 0
+    for weight in weights:
+        total += weight
+        edge = rest * total // sum(weights)
+        found.append(edge - last + 1 if weight else 0)
+        last = edge
+    return found
+
+
+def second_rans(source: Bytes, tables: list[list[int]], contexts: list[int]) -> list[int]:
+    """The symbols of a rANS stream that goes on to the end, a lane after another."""
+    lanes = 1 << source.take(1)[0]
+    states = [source.u32() for _ in range(lanes)]
+    slots = [[s for s, f in enumerate(table) for _ in range(f)] for table in tables]
+    starts = [[sum(table[:s]) for s in range(len(table))] for table in tables]
+    out = []
+    for i, context in enumerate(contexts):
+        state = states[i % lanes]
+        slot = state % 2**14
+        symbol = slots[context][slot]
+        state = tables[context][symbol] * (state >> 14) + slot - starts[context][symbol]
+        if state < 2**16:
+            state = state << 16 | struct.unpack("<H", source.take(2))[0]
+        states[i % lanes] = state
+        out.append(symbol)
+    assert states == [2**16] * lanes
+    assert source.at == len(source.data)
+    return out
+
+
+def second_dense(payload: bytes, shape: list[int]) -> tuple[Any, Any]:
+    """The (n,) symbols of a DENSE_RANS payload, and its codebook."""
+    source = Bytes(payload)
+    k, half = source.varint(), source.take(1)[0] // 16
+    kind = np.dtype("<f2" if half else "<f4")
+    book = np.frombuffer(source.take(k * kind.itemsize), kind).astype(np.float32)
+    sizes = [*[*shape, 1, 1][:2], math.prod(shape[2:])]
+    head = source.varint()
+    numbers = [(head >> shift) % 8 + 1 for shift in (0, 3, 6)]
+    axes = [[0] * size for size in sizes]
+    if head:
+        code = second_table(source)
+        bits = Bits(source.take(source.varint()))
+        for axis, number in zip(axes, numbers, strict=True):
+            if number > 1:
+                axis[:] = [bits.symbol(code) for _ in axis]
+            assert max(axis) == number - 1
+    tables = [second_frequencies(source) for _ in range(sum(numbers) - 2)]
+    contexts = [a + b + c for a in axes[0] for b in axes[1] for c in axes[2]]
+    return second_rans(source, tables, contexts), book
 
 
 def second_decoder(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes | None]:
@@ -158,11 +253,14 @@ def second_decoder(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes |
         if mode < 2:
             tensor = np.frombuffer(payload, "<f2" if mode == 1 else kind).astype(kind)
         else:
-            flat, book = second_gaps(payload, n, mode == 2)
+            if mode == 5:
+                flat, book = second_dense(payload, shape)
+            else:
+                flat, book = second_gaps(payload, n, mode in (2, 4), mode == 4)
             k = len(book)
             checked = "<f4" if mode == 3 else "<u1" if k < 256 else "<u2" if k < 65536 else "<u4"
             assert zlib.crc32(np.array(flat, checked).tobytes()) == crcs.pop(0)
-            tensor = np.array([book[i - 1] if i else 0 for i in flat] if mode == 2 else flat, "<f4")
+            tensor = np.array([book[i - 1] if i else 0 for i in flat] if mode != 3 else flat, "<f4")
         tensors[name] = tensor.reshape(shape)
     graph = None
     if graph_sizes:
@@ -234,3 +332,16 @@ def test_the_specifications_example_is_the_golden_one() -> None:
     columns = [re.match(r"(?:[0-9a-f]{2} {1,2})+", line + " ") for line in block[1].splitlines()]
     data = b"".join(bytes.fromhex(column[0]) for column in columns if column)
     assert data == (GOLDEN / "good" / "example.dcz").read_bytes()
+
+
+def test_the_second_example_is_the_golden_one() -> None:
+    block = re.findall(r"```hex\n(.*?)```", FORMAT.read_text("utf-8"), re.DOTALL)[1]
+    columns = [re.match(r"(?:[0-9a-f]{2} {1,2})+", line + " ") for line in block.splitlines()]
+    data = b"".join(bytes.fromhex(column[0]) for column in columns if column)
+    assert (GOLDEN / "good" / "rans-example.dcz").read_bytes().endswith(data)
+    assert decode((GOLDEN / "good" / "rans-example.dcz").read_bytes()).entries[0].bytes == len(data)
+
+
+def test_golden_files_hold_every_mode_and_kind_of_rans() -> None:
+    entries = read(GOLDEN / "good" / "rans.dcz").entries
+    assert {entry.mode.name for entry in entries} >= {"GAP_RANS", "DENSE_RANS", "GAP_FLOAT", "FP16"}

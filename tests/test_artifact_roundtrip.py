@@ -93,7 +93,7 @@ def assert_equal(found: Array, expected: Array) -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=5), arrays(), max_size=4),
-    st.sampled_from(["huffman", "flat"]),
+    st.sampled_from(["rans", "huffman", "flat"]),
     st.none() | st.binary(max_size=50),
     st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
 )
@@ -117,7 +117,7 @@ def test_every_tensor_comes_back_bit_for_bit(
         assert (entry.name, entry.shape, entry.dtype) == (name, expected.shape, expected.dtype.name)
         assert entry.elements == expected.size
         again = artifact.shared(name)
-        assert (again is not None) == (entry.mode is Mode.GAP_SHARED)
+        assert (again is not None) == entry.mode.shared
         if again is not None:
             assert isinstance(tensor, Shared)
             assert again.codebook.tobytes() == tensor.codebook.tobytes()
@@ -208,6 +208,58 @@ def test_the_whole_is_close_to_the_entropy_of_gaps_and_values() -> None:
     assert entry.bytes < flat.bytes
 
 
+def scaled(rows: int, columns: int) -> tuple[Shared, Array]:
+    """Indices whose magnitude goes with output and input channel; and log2 of each one's scale."""
+    rng = np.random.default_rng(0)
+    octaves = rng.integers(0, 4, (rows, 1, 1)) + rng.integers(0, 4, (1, columns, 1))
+    wide = np.rint(rng.laplace(0, 0.3, (rows, columns, 9)) * 2.0**octaves).clip(-15, 15).astype(int)
+    indices = np.where(wide, wide + np.where(wide < 0, 16, 15), 0).astype(np.uint8)
+    book = np.delete(np.arange(-15, 16), 15).astype(np.float32)
+    return Shared(indices, book), np.broadcast_to(octaves, wide.shape)
+
+
+def entropy_bits(symbols: Array) -> float:
+    """Bits of all ``symbols`` at their own frequencies."""
+    counts = np.unique(symbols, return_counts=True)[1]
+    return float(np.sum(counts * np.log2(symbols.size / counts)))
+
+
+def test_classes_of_channels_save_what_their_scales_do() -> None:
+    tensor, octaves = scaled(64, 48)
+    huffman = decode(encode({"w": tensor}, entropy="huffman")).entries[0]
+    classes = decode(encode({"w": tensor}, entropy="rans")).entries[0]
+    assert classes.mode is Mode.DENSE_RANS
+    bound = sum(entropy_bits(tensor.indices[octaves == octave]) for octave in range(7)) / 8
+    side = 30 * 2 + 7 * 30 + (64 + 48) * 3 // 8  # codebook, tables, classes
+    assert bound < classes.bytes <= 1.02 * bound + side < huffman.bytes
+    assert_equal(decode(encode({"w": tensor}, entropy="rans")).tensor("w"), dense(tensor))
+
+
+def test_dense_streams_are_close_to_the_entropy() -> None:
+    rng = np.random.default_rng(0)
+    indices = np.minimum(rng.geometric(0.3, (500, 400)) - 1, 31).astype(np.uint8)
+    (entry,) = decode(encode({"w": Shared(indices, gaussian(31))}, entropy="rans")).entries
+    assert entry.mode is Mode.DENSE_RANS
+    bound = entropy_bits(indices) / 8
+    assert bound <= entry.bytes <= 1.006 * bound + 31 * 4 + 60
+
+
+def test_rans_is_never_larger_than_huffman() -> None:
+    for seed, keep in enumerate((0.003, 0.05, 0.3, 0.9, 1.0)):
+        for shape in ((5,), (30, 7), (40, 5, 3, 3), (100, 300)):
+            tensor = laplace(shape, keep, 16, seed)
+            rans, huffman = (
+                len(encode({"w": tensor}, entropy=entropy)) for entropy in ("rans", "huffman")
+            )
+            assert rans <= huffman
+
+
+def test_what_huffman_writes_has_no_mode_of_rans() -> None:
+    for tensor in (scaled(20, 20)[0], laplace((100, 100), 0.3, 16)):
+        (entry,) = decode(encode({"w": tensor}, entropy="huffman")).entries
+        assert entry.mode is Mode.GAP_SHARED
+
+
 def test_small_tensors_cost_little_beside_their_values() -> None:
     """Batch norm of a ResNet-56: four small tensors in each of 55 layers."""
     kinds = ("weight", "bias", "running_mean", "running_var")
@@ -296,7 +348,7 @@ def test_shared_tensors_are_checked(indices: Array, codebook: Array, message: st
 
 
 def test_what_cannot_be_written_is_said() -> None:
-    with pytest.raises(ArtifactError, match="'zip' is unknown; huffman and flat"):
+    with pytest.raises(ArtifactError, match="'zip' is unknown; rans, huffman and flat"):
         encode({}, entropy="zip")  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="cannot be written as UTF-8"):
         encode({"\ud800": gaussian(1)})

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from compressor.artifact.layout import fixed_payload, payload_cost
 from compressor.artifact.planning import Plan, plan_floats, plan_shared
+from compressor.artifact.rans_packing import pack_rans
 from compressor.artifact.types import BLOCK, DTYPES, HALF_FLAG, Mode, Shared, index_dtype
 from compressor.coding import gaps
 from compressor.coding.buffer import varint
@@ -29,13 +30,15 @@ class Payload:
     decoded_crc: int | None = None
 
 
-def pack_tensor(tensor: npt.NDArray[Any] | Shared, *, huffman: bool) -> Payload:
+def pack_tensor(tensor: npt.NDArray[Any] | Shared, *, huffman: bool, rans: bool = False) -> Payload:
     """Return the smallest payload that decodes to ``tensor`` bit for bit.
+
+    Codes are flat unless ``huffman``; modes with rANS are among the choice where ``rans``.
 
     A plain array's dtype must be one of `DTYPES`, in any byte order.
     """
     if isinstance(tensor, Shared):
-        return _pack_shared(tensor, huffman=huffman)
+        return _pack_shared(tensor, huffman=huffman, rans=rans)
     dtype = DTYPES.index(tensor.dtype.newbyteorder("<"))
     flat = np.ascontiguousarray(tensor, dtype=DTYPES[dtype]).reshape(-1)
     if dtype != 0:
@@ -43,7 +46,7 @@ def pack_tensor(tensor: npt.NDArray[Any] | Shared, *, huffman: bool) -> Payload:
     return _pack_floats(flat.view("<u4"), huffman=huffman)
 
 
-def _pack_shared(tensor: Shared, *, huffman: bool) -> Payload:
+def _pack_shared(tensor: Shared, *, huffman: bool, rans: bool) -> Payload:
     size = len(tensor.codebook)
     flat = np.ascontiguousarray(tensor.indices).reshape(-1).astype(index_dtype(size), copy=False)
     plan = plan_shared(gaps.count_runs(flat), _count(flat, size + 1), huffman=huffman)
@@ -52,11 +55,19 @@ def _pack_shared(tensor: Shared, *, huffman: bool) -> Payload:
     centroids = (_narrow(book) if half else book).tobytes()
     head = varint(size) + bytes([plan.width + HALF_FLAG * half]) + centroids
     cost = payload_cost(Mode.GAP_SHARED, len(head) + plan.size)
+    best: Payload | None = None
     # In every other mode a kept weight takes two bytes or more, so those are seldom worth a look.
     if cost > 2 * plan.kept:
         plain = _pack_floats(tensor.dense().reshape(-1).view("<u4"), huffman=huffman)
         if payload_cost(plain.mode, len(plain.data)) < cost:
-            return plain
+            best, cost = plain, payload_cost(plain.mode, len(plain.data))
+    if rans and len(flat):
+        for mode, data in pack_rans(flat, tensor.indices.shape, book, half, centroids):
+            if payload_cost(mode, len(data)) < cost:
+                best = Payload(mode, 0, data, zlib.crc32(flat.data))
+                cost = payload_cost(mode, len(data))
+    if best:
+        return best
     data = head + _pack_entries(flat, plan, SymbolWriter(plan.values.code))
     return Payload(Mode.GAP_SHARED, 0, data, zlib.crc32(flat.data))
 

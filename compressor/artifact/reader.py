@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from compressor.artifact.layout import Preamble, TensorRecord, inflate, parse_preamble
-from compressor.artifact.types import Entry, Limits, Mode, Shared
+from compressor.artifact.types import Entry, Limits, Shared
 from compressor.artifact.unpacking import describe, unpack_shared, unpack_tensor
 from compressor.errors import ArtifactError
 
@@ -112,7 +112,7 @@ class Artifact:
     def shared(self, name: str) -> Shared | None:
         """Return indices and codebook of a tensor, ``None`` where it is stored as weights."""
         record, payload = self._find(name)
-        if record.mode is not Mode.GAP_SHARED:
+        if not record.mode.shared:
             return None
         with _named(self._source, f"tensor {name!r}"):
             _check(payload, record.payload_crc)

@@ -12,7 +12,7 @@ from compressor.errors import ArtifactError
 MAX_CODEBOOK = 1 << 16
 """Most entries of a codebook."""
 HALF_FLAG = 16
-"""Bit of the width byte: codebook (GAP_SHARED) or values (GAP_FLOAT) are float16."""
+"""Bit of the width byte: codebook (shared modes) or values (GAP_FLOAT) are float16."""
 BLOCK = 1 << 17
 """Weights handled at once where a whole tensor's worth of scratch would be too much."""
 
@@ -40,11 +40,18 @@ class Mode(enum.IntEnum):
     FP16 = 1
     GAP_SHARED = 2
     GAP_FLOAT = 3
+    GAP_RANS = 4
+    DENSE_RANS = 5
 
     @property
     def coded(self) -> bool:
         """Whether the payload is entropy-coded, so that what it decodes to has a checksum."""
-        return self in (Mode.GAP_SHARED, Mode.GAP_FLOAT)
+        return self not in (Mode.RAW, Mode.FP16)
+
+    @property
+    def shared(self) -> bool:
+        """Whether the payload holds a codebook and indices."""
+        return self in (Mode.GAP_SHARED, Mode.GAP_RANS, Mode.DENSE_RANS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +116,9 @@ class Limits:
 class Parts:
     """Bytes of a payload by what they hold; they add up to the payload.
 
-    ``values`` are codebook indices or weights, ``gaps`` positions, ``tables`` the code tables,
-    ``codebook`` the centroids, ``other`` counts and flags.
+    ``values`` are codebook indices or weights, ``gaps`` positions (in the modes with rANS, which
+    have one stream for both, they are among the values), ``tables`` the code or frequency tables
+    and classes, ``codebook`` the centroids, ``other`` counts and flags.
     """
 
     values: int = 0

@@ -5,26 +5,22 @@ against the caller's limits before that (`compressor.artifact.layout`).
 """
 
 import zlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.artifact.heads import read_floats, read_head, widen
 from compressor.artifact.layout import TensorRecord
-from compressor.artifact.types import (
-    DTYPES,
-    HALF_FLAG,
-    MAX_CODEBOOK,
-    Entry,
-    Mode,
-    Parts,
-    Shared,
-    index_dtype,
-)
+from compressor.artifact.rans_unpacking import EntryReader, RansEntries, parse_dense
+from compressor.artifact.types import DTYPES, Entry, Mode, Parts, Shared, index_dtype
 from compressor.coding import gaps
 from compressor.coding.buffer import ByteReader
-from compressor.coding.gaps import MAX_WIDTH, Symbols
+from compressor.coding.frequencies import read_frequencies
+from compressor.coding.gaps import Symbols
 from compressor.coding.huffman import Lengths
 from compressor.coding.symbols import SymbolReader
 from compressor.coding.tables import read_table
@@ -36,7 +32,10 @@ _ENTRIES = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class GapPayload:
-    """The parsed payload of a GAP mode; GAP_FLOAT has an empty codebook and no code for values."""
+    """The parsed payload of a GAP mode; GAP_FLOAT has an empty codebook.
+
+    ``entries`` decodes its streams; ``None`` where no weight is kept.
+    """
 
     width: int
     half: bool
@@ -44,79 +43,111 @@ class GapPayload:
     fillers: int
     parts: Parts
     codebook: npt.NDArray[np.float32]
-    gap_code: Lengths | None = None
-    value_code: Lengths | None = None
-    gap_stream: memoryview = field(default=memoryview(b""))
-    value_stream: memoryview = field(default=memoryview(b""))
+    entries: Callable[[], EntryReader] | None = None
 
 
 def unpack_tensor(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]:
     """Return the dense tensor, in this machine's byte order."""
-    if record.mode is Mode.GAP_SHARED:
+    if record.mode.shared:
         return unpack_shared(record, payload).dense()
     if record.mode is Mode.GAP_FLOAT:
         flat: npt.NDArray[Any] = _dense_symbols(record, parse_gaps(record, payload))
         flat = flat.view("<f4")
     elif record.mode is Mode.FP16:
-        flat = _widen(payload)
+        flat = widen(payload)
     else:
         flat = _raw(record, payload)
     return _native(flat).reshape(record.shape)
 
 
 def unpack_shared(record: TensorRecord, payload: memoryview) -> Shared:
-    """Return indices and codebook of a GAP_SHARED tensor."""
-    parsed = parse_gaps(record, payload)
-    indices = _dense_symbols(record, parsed)
-    return Shared(_native(indices).reshape(record.shape), _native(parsed.codebook))
+    """Return indices and codebook of a tensor in one of the shared modes."""
+    if record.mode is Mode.DENSE_RANS:
+        dense = parse_dense(record, payload)
+        indices, codebook = dense.symbols(index_dtype(len(dense.codebook))), dense.codebook
+        _check_decoded(indices, record)
+    else:
+        parsed = parse_gaps(record, payload)
+        indices, codebook = _dense_symbols(record, parsed), parsed.codebook
+    return Shared(_native(indices).reshape(record.shape), _native(codebook))
 
 
 def describe(record: TensorRecord, payload: memoryview) -> Entry:
-    """Return what there is to know of a tensor without decoding its streams."""
+    """Return what there is to know of a tensor; only DENSE_RANS is decoded for it, to count."""
     known = (record.name, record.shape, DTYPES[record.dtype].name, record.mode, record.elements)
+    if record.mode is Mode.DENSE_RANS:
+        dense, shared = parse_dense(record, payload), unpack_shared(record, payload)
+        nonzero = int(np.count_nonzero(shared.indices))
+        values = len(dense.codebook)
+        return Entry(*known, nonzero, len(payload), dense.parts, codebook_size=values)
     if record.mode.coded:
         gap = parse_gaps(record, payload)
-        size = len(gap.codebook) if record.mode is Mode.GAP_SHARED else None
+        size = len(gap.codebook) if record.mode.shared else None
         return Entry(*known, gap.kept, len(payload), gap.parts, gap.width, gap.fillers, size)
-    flat = _widen(payload) if record.mode is Mode.FP16 else _raw(record, payload)
+    flat = widen(payload) if record.mode is Mode.FP16 else _raw(record, payload)
     return Entry(*known, int(np.count_nonzero(flat)), len(payload), Parts(values=len(payload)))
 
 
 def parse_gaps(record: TensorRecord, payload: memoryview) -> GapPayload:
-    """Return the parts of a GAP_SHARED or GAP_FLOAT payload; the streams are not decoded."""
+    """Return the parts of a GAP payload; the streams are not decoded."""
     reader = ByteReader(payload, "the payload")
-    shared = record.mode is Mode.GAP_SHARED
-    size = reader.varint() if shared else 0
-    if size > MAX_CODEBOOK:
-        raise ArtifactError(f"the codebook has {size} entries; {MAX_CODEBOOK} are the most")
-    width, half = _parse_width(reader.byte())
-    centroids = reader.take(size * (2 if half else 4))
-    codebook = _floats(centroids, half)
+    width, half, codebook, centroids = read_head(reader, record.mode.shared)
+    size = len(codebook)
     kept, fillers = reader.varint(), reader.varint()
     if kept + fillers > record.elements or (fillers and not kept):
         raise ArtifactError(f"{kept} weights and {fillers} fillers cannot be in {record.elements}")
     if not kept:
         reader.finish()
-        parts = Parts(codebook=len(centroids), other=len(payload) - len(centroids))
+        parts = Parts(codebook=centroids, other=len(payload) - centroids)
         return GapPayload(width, half, 0, 0, parts, codebook)
     start = reader.position
-    gap_code = read_table(reader, 1 << width)
-    value_code = read_table(reader, size + 1) if shared else None
-    tables = reader.position - start
-    gap_stream = reader.take(reader.varint())
-    values = reader.take(reader.remaining)
-    parts = Parts(len(values), len(gap_stream), tables, len(centroids))
+    entries: Callable[[], EntryReader]
+    if record.mode is Mode.GAP_RANS:
+        models = [read_frequencies(reader, 1 << width), read_frequencies(reader, size + 1)]
+        tables, gap_bytes = reader.position - start, 0
+        values = reader.take(reader.remaining)
+        entries = partial(RansEntries, values, models, kept + fillers)
+    else:
+        gap_code = read_table(reader, 1 << width)
+        value_code = read_table(reader, size + 1) if record.mode.shared else None
+        tables = reader.position - start
+        gap_stream = reader.take(reader.varint())
+        gap_bytes = len(gap_stream)
+        values = reader.take(reader.remaining)
+        entries = partial(
+            _StreamEntries, gap_code, gap_stream, value_code, values, half, kept + fillers
+        )
+    parts = Parts(len(values), gap_bytes, tables, centroids)
     parts = replace(parts, other=len(payload) - parts.total)
-    return GapPayload(
-        width, half, kept, fillers, parts, codebook, gap_code, value_code, gap_stream, values
-    )
+    return GapPayload(width, half, kept, fillers, parts, codebook, entries)
 
 
-def _parse_width(byte: int) -> tuple[int, bool]:
-    width = byte & ~HALF_FLAG
-    if width > MAX_WIDTH:
-        raise ArtifactError(f"the gap width byte is {byte:#04x}; widths go up to {MAX_WIDTH}")
-    return width, bool(byte & HALF_FLAG)
+class _StreamEntries:
+    """Entries in two streams; without a code for values these are floats."""
+
+    def __init__(
+        self,
+        gap_code: Lengths,
+        gap_stream: memoryview,
+        value_code: Lengths | None,
+        values: memoryview,
+        half: bool,
+        count: int,
+    ) -> None:
+        self._gaps = SymbolReader(gap_code, gap_stream)
+        self._values = (
+            _FloatReader(values, half, count)
+            if value_code is None
+            else SymbolReader(value_code, values)
+        )
+
+    def read(self, count: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        values = self._values.read(count)
+        return self._gaps.read(count), values
+
+    def finish(self) -> None:
+        self._gaps.finish()
+        self._values.finish()
 
 
 class _FloatReader:
@@ -126,7 +157,7 @@ class _FloatReader:
         itemsize = 2 if half else 4
         if len(stream) != count * itemsize:
             raise ArtifactError(f"{count} values of {itemsize} bytes cannot be in {len(stream)}")
-        self._bits = _floats(stream, half).view("<u4")
+        self._bits = read_floats(stream, half).view("<u4")
         self._next = 0
 
     def read(self, count: int) -> npt.NDArray[np.uint32]:
@@ -139,33 +170,29 @@ class _FloatReader:
 
 def _dense_symbols(record: TensorRecord, parsed: GapPayload) -> Symbols:
     """Return (n,) little-endian indices, or bit patterns of float32, and check their CRC-32."""
-    shared = record.mode is Mode.GAP_SHARED
-    dtype = index_dtype(len(parsed.codebook)) if shared else np.dtype("<u4")
+    dtype = index_dtype(len(parsed.codebook)) if record.mode.shared else np.dtype("<u4")
     flat: Symbols = np.zeros(record.elements, dtype)
-    if parsed.gap_code is not None:
-        _place_entries(flat, parsed, parsed.gap_code)
-    if zlib.crc32(flat.data) != record.decoded_crc:
-        raise ArtifactError("the decoded weights do not match their checksum")
+    if parsed.entries is not None:
+        _place_entries(flat, parsed, parsed.entries())
+    _check_decoded(flat, record)
     return flat
 
 
-def _place_entries(flat: Symbols, parsed: GapPayload, gap_code: Lengths) -> None:
+def _check_decoded(flat: Symbols, record: TensorRecord) -> None:
+    if zlib.crc32(flat.data) != record.decoded_crc:
+        raise ArtifactError("the decoded weights do not match their checksum")
+
+
+def _place_entries(flat: Symbols, parsed: GapPayload, entries: EntryReader) -> None:
     left = parsed.kept + parsed.fillers
-    gap_reader = SymbolReader(gap_code, parsed.gap_stream)
-    value_reader = (
-        _FloatReader(parsed.value_stream, parsed.half, left)
-        if parsed.value_code is None
-        else SymbolReader(parsed.value_code, parsed.value_stream)
-    )
     position, zeros = -1, 0
     while left:
         count = min(left, _ENTRIES)
         left -= count
-        values = value_reader.read(count)
-        position = gaps.place(flat, position, gap_reader.read(count), values, parsed.width)
+        skips, values = entries.read(count)
+        position = gaps.place(flat, position, skips, values, parsed.width)
         zeros += count - int(np.count_nonzero(values))
-    gap_reader.finish()
-    value_reader.finish()
+    entries.finish()
     if not flat[position]:
         raise ArtifactError("the last entry is a filler")
     if zeros != parsed.fillers:
@@ -177,19 +204,6 @@ def _raw(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]:
     if flat.dtype == np.bool_ and flat.view(np.uint8).max(initial=0) > 1:
         raise ArtifactError("a bool is stored as a byte other than 0 and 1")
     return flat
-
-
-def _floats(data: memoryview, half: bool) -> npt.NDArray[np.float32]:
-    return _widen(data) if half else np.frombuffer(data, dtype="<f4")
-
-
-def _widen(data: memoryview) -> npt.NDArray[np.float32]:
-    half = np.frombuffer(data, dtype="<f2")
-    if np.isnan(half).any():
-        raise ArtifactError(
-            "a float16 is NaN, which machines widen differently; NaN must be float32"
-        )
-    return half.astype("<f4")
 
 
 def _native(flat: npt.NDArray[Any]) -> npt.NDArray[Any]:

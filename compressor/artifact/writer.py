@@ -18,7 +18,8 @@ from compressor.artifact.packing import pack_tensor
 from compressor.artifact.types import DTYPES, Shared
 from compressor.errors import ArtifactError
 
-Entropy = Literal["huffman", "flat"]
+Entropy = Literal["rans", "huffman", "flat"]
+ENTROPIES: tuple[Entropy, ...] = ("rans", "huffman", "flat")
 
 
 def encode(
@@ -39,18 +40,21 @@ def encode(
             may change before this returns.
         graph: the network without its weights, kept as it is (deflated).
         metadata: a few short texts.
-        entropy: ``huffman``, or ``flat`` for symbols of fixed width (no entropy coding).
+        entropy: ``rans`` for the smallest of all modes; ``huffman`` for the paper's storage,
+            Huffman codes alone; ``flat`` for symbols of fixed width (no entropy coding).
         progress: called after each tensor with its name, the tensors done, and all tensors.
 
     Raises:
         ArtifactError: a tensor of a type that the format does not have; a directory over 4 MiB.
     """
-    if entropy not in ("huffman", "flat"):
-        raise ArtifactError(f"entropy coding {entropy!r} is unknown; huffman and flat are there")
+    if entropy not in ENTROPIES:
+        raise ArtifactError(
+            f"entropy coding {entropy!r} is unknown; rans, huffman and flat are there"
+        )
     records: list[TensorRecord] = []
     payloads: list[bytes | memoryview] = []
     for name in tensors:
-        record, data = _pack(name, tensors[name], huffman=entropy == "huffman")
+        record, data = _pack(name, tensors[name], entropy=entropy)
         records.append(record)
         payloads.append(data)
         if progress:
@@ -64,10 +68,10 @@ def encode(
 
 
 def _pack(
-    name: str, tensor: npt.NDArray[Any] | Shared, *, huffman: bool
+    name: str, tensor: npt.NDArray[Any] | Shared, *, entropy: Entropy
 ) -> tuple[TensorRecord, bytes | memoryview]:
     shape = _checked_shape(name, tensor)
-    packed = pack_tensor(tensor, huffman=huffman)
+    packed = pack_tensor(tensor, huffman=entropy != "flat", rans=entropy == "rans")
     crc = zlib.crc32(packed.data)
     record = TensorRecord(
         name, packed.mode, packed.dtype, shape, len(packed.data), crc, packed.decoded_crc

@@ -14,6 +14,16 @@ code: one bit for "the same", three for one more or one less.
 import numpy as np
 
 from compressor.coding.buffer import ByteReader, varint
+from compressor.coding.gamma import (
+    SKIP,
+    fold,
+    gamma,
+    pack_bits,
+    padded_bytes,
+    read_gamma,
+    unfold,
+    unpack_bits,
+)
 from compressor.coding.huffman import (
     ABSENT,
     LONGEST,
@@ -27,8 +37,6 @@ from compressor.coding.huffman import (
 from compressor.errors import ArtifactError
 
 _FLAT, _LENGTHS, _SINGLE = range(3)
-_SKIP = 3  # gamma symbol for a run of absent symbols; the run's length follows
-_MAX_GAMMA_ZEROS = 17  # enough for a run of 2^17 symbols, more than any alphabet has
 _MAX_BYTES_PER_SYMBOL = 2  # a length takes 11 bits at most, an absent symbol 6
 
 
@@ -90,63 +98,32 @@ def _pack_lengths(lengths: Lengths) -> bytes:
             absent += 1
             continue
         if absent:
-            bits += _gamma(_SKIP), _gamma(absent - 1)
+            bits += gamma(SKIP), gamma(absent - 1)
             absent = 0
-        bits.append(_gamma(_fold(length - previous)))
+        bits.append(gamma(fold(length - previous)))
         previous = length
-    text = "".join(bits)
-    count = (len(text) + 7) // 8
-    return int(text.ljust(8 * count, "0"), 2).to_bytes(count, "big")
+    return pack_bits("".join(bits))
 
 
 def _unpack_lengths(reader: ByteReader, size: int) -> Lengths:
-    window = bytes(reader.peek(_MAX_BYTES_PER_SYMBOL * size + 8))
-    bits = f"{int.from_bytes(window, 'big'):0{8 * len(window)}b}" if window else ""
+    bits = unpack_bits(reader.peek(_MAX_BYTES_PER_SYMBOL * size + 8))
     lengths: list[int] = []
     position, previous = 0, _first_guess(size)
     while len(lengths) < size:
-        symbol, position = _read_gamma(bits, position)
-        if symbol == _SKIP:
-            absent, position = _read_gamma(bits, position)
+        symbol, position = read_gamma(bits, position)
+        if symbol == SKIP:
+            absent, position = read_gamma(bits, position)
             lengths += [ABSENT] * min(absent + 1, size - len(lengths))
             continue
-        previous += _unfold(symbol)
+        previous += unfold(symbol)
         if not 1 <= previous <= LONGEST:
             raise ArtifactError(f"a code table has a codeword of {previous} bits, not 1 to 17")
         lengths.append(previous)
     if lengths[-1] == ABSENT:
         raise ArtifactError("a code table ends in absent symbols; it must end at its last used one")
-    count = (position + 7) // 8
-    if "1" in bits[position : 8 * count]:
-        raise ArtifactError("a code table's padding is not zero")
-    reader.take(count)
+    reader.take(padded_bytes(bits, position))
     return np.array(lengths, dtype=np.int8)
 
 
 def _first_guess(size: int) -> int:
     return (size - 1).bit_length()
-
-
-def _fold(difference: int) -> int:
-    """0, 1, -1, 2, -2, ... become 0, 1, 2, 4, 5, ...: 3 is ``_SKIP``."""
-    folded = 2 * difference - 1 if difference > 0 else -2 * difference
-    return folded if folded < _SKIP else folded + 1
-
-
-def _unfold(symbol: int) -> int:
-    folded = symbol if symbol < _SKIP else symbol - 1
-    return (folded + 1) // 2 if folded % 2 else -(folded // 2)
-
-
-def _gamma(value: int) -> str:
-    """Elias gamma code of ``value`` + 1: as many zeros as the number has bits after its first."""
-    binary = f"{value + 1:b}"
-    return "0" * (len(binary) - 1) + binary
-
-
-def _read_gamma(bits: str, position: int) -> tuple[int, int]:
-    one = bits.find("1", position, position + _MAX_GAMMA_ZEROS + 1)
-    end = 2 * one - position + 1
-    if one < 0 or end > len(bits):
-        raise ArtifactError("a code table is truncated or holds a number out of range")
-    return int(bits[one:end], 2) - 1, end

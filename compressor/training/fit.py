@@ -47,6 +47,8 @@ def fit(module: nn.Module, training: Training, context: Context, title: str) -> 
             module.train()
             total = torch.zeros((), dtype=torch.float64)
             for step, (x, y) in enumerate(_training_batches(data, training, generator, context)):
+                if len(y) == 1 and steps > 1:
+                    continue  # a left-over image, of which batch norm cannot take a variance
                 rate = training.lr * _schedule(
                     epoch * steps + step, steps * training.epochs, training
                 )

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from compressor.artifact import Shared, encode
+from compressor.artifact import Shared, decode, encode
 from compressor.artifact.layout import MAGIC, deflate
-from compressor.coding.buffer import varint
+from compressor.coding import rans
+from compressor.coding.buffer import ByteReader, varint
+from compressor.coding.frequencies import read_frequencies
 
 HERE = Path(__file__).parent
 
@@ -64,6 +66,21 @@ TENSORS: dict[str, Any] = {
     "many.weight": Shared(_many, floats(299, 9)),
 }
 
+_scales = 1 + noise(24, 11)[:, None, None] % 5 + 2 * (noise(20, 12)[None, :, None] % 4)
+_scaled = noise(24 * 20 * 9, 13).reshape(24, 20, 9) % 15 * _scales // 60
+_leaps = (1 << noise(900, 14) % 9) + noise(900, 15) % (1 << noise(900, 14) % 9)
+_tail = np.zeros(100_000, dtype=np.uint8)
+_tail[np.cumsum(_leaps)] = 1 + noise(900, 16) % 7 // 5
+RANS_TENSORS: dict[str, Any] = {
+    **TENSORS,
+    "scaled.weight": Shared(_scaled.astype(np.uint8).reshape(24, 20, 3, 3), floats(15, 16)),
+    "tail.weight": Shared(_tail.reshape(250, 400), floats(2, 17)),
+    "lanes.weight": Shared((noise(40_000, 20) % 9 // 7).astype(np.uint8), floats(1, 21)),
+    "plain.weight": Shared((noise(700, 18) % 7 // 5).astype(np.uint8), floats(2, 19)),
+}
+_digits = "0100001003110202000202021100010000000000002000010311001022011300"
+_four = np.array([int(digit) for digit in _digits], dtype=np.uint8)
+
 GOOD: dict[str, dict[str, Any]] = {
     "example": {
         "tensors": {
@@ -73,6 +90,11 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "empty": {"tensors": {}},
     "huffman": {"tensors": TENSORS, "graph": b"graph " * 50, "metadata": {"tool": "1", "née": "é"}},
+    "rans": {"tensors": RANS_TENSORS, "entropy": "rans"},
+    "rans-example": {
+        "tensors": {"fc.weight": Shared(_four.reshape(8, 8), _book)},
+        "entropy": "rans",
+    },
     "flat": {"tensors": TENSORS, "entropy": "flat"},
     "dtypes": {
         "tensors": {
@@ -143,7 +165,7 @@ def file(
 
 def coded(payload: bytes, indices: list[int], mode: int = 2) -> bytes:
     """A file of one coded tensor of 100 weights; ``indices`` give its decoded checksum."""
-    whole = np.array(indices + [0] * (100 - len(indices)), dtype="<u1" if mode == 2 else "<u4")
+    whole = np.array(indices + [0] * (100 - len(indices)), dtype="<u4" if mode == 3 else "<u1")
     line = tensor(mode, "w", 100, size=len(payload))
     return file(directory(line), payload, crcs=[zlib.crc32(payload), zlib.crc32(whole.tobytes())])
 
@@ -180,6 +202,7 @@ def bad_files() -> Iterator[tuple[str, bytes, str]]:
     yield from _bad_directories()
     yield from _bad_payloads()
     yield from _bad_entries()
+    yield from _bad_rans()
 
 
 def _bad_directories() -> Iterator[tuple[str, bytes, str]]:
@@ -202,7 +225,7 @@ def _bad_directories() -> Iterator[tuple[str, bytes, str]]:
     yield "not-utf8", file(directory(tensor(0, b"\xff", 2)), b"12345678"), "not UTF-8"
     yield "varint-long", file(b"\x80\x00\x00"), "superfluous zero byte"
     yield "varint-large", file(b"\xff" * 10 + b"\x00"), "2^64 or more"
-    yield "mode", file(directory(tensor(4, "w", 2)), b"12345678"), "mode 4"
+    yield "mode", file(directory(tensor(6, "w", 2)), b"12345678"), "mode 6"
     yield "dtype", file(directory(tensor(0xC0, "w", 2)), b"12345678"), "dtype 12"
     yield "mode-dtype", file(directory(tensor(0x11, "w", 2)), b"1234"), "FP16 is for float32 alone"
     yield "dimensions", file(directory(tensor(0, "w", *[1] * 33)), b"1234"), "33 dimensions"
@@ -279,6 +302,56 @@ def _bad_entries() -> Iterator[tuple[str, bytes, str]]:
     )
     count = gaps(counts=b"\x01\x01", streams=b"\x60\xb0")
     yield "filler-count", coded(count, good), "0 fillers are written where 1 are declared"
+
+
+def dense(
+    *,
+    width: bytes = b"\x00",
+    classes: bytes = b"\x00",
+    table: bytes = bytes([4 * 3]),
+    lanes: bytes = b"\x00",
+    state: bytes = b"\x00\x00\x01\x00",
+    words: bytes = b"",
+) -> bytes:
+    """A DENSE_RANS payload with a codebook of 2."""
+    return b"\x02" + width + struct.pack("<2f", 1, 2) + classes + table + lanes + state + words
+
+
+def _bad_rans() -> Iterator[tuple[str, bytes, str]]:
+    skewed = np.array([13, 2, 1]) * 1024
+    indices = np.array(([0] * 13 + [1, 2, 1]) * 7)[:100].astype(np.uint8)
+    table = bytes([4 * 3 + 1]) + b"\x09\xd0"  # levels 16, 19, 20
+    frequencies = read_frequencies(ByteReader(table, ""), 3)
+    assert np.abs(frequencies - skewed).max() < 1024
+    stream = rans.encode(indices, None, [frequencies], 0)
+    words = stream[5:]
+
+    def one(**changed: bytes) -> bytes:
+        whole = {"table": table, "state": stream[1:5], "words": words, **changed}
+        return coded(dense(**whole), indices.tolist(), mode=5)
+
+    assert np.array_equal(decode(one()).tensor("w"), np.array([0, 1, 2], np.float32)[indices])
+    yield "rans-width", one(width=b"\x03"), "a gap width of 3"
+    yield "rans-classes", one(classes=varint(512)), "8 are the most"
+    yield "rans-classes-axis", one(classes=b"\x08"), "[1, 2, 1] classes cannot be in axes of"
+    few = b"\x01" + varint(4 * 0 + 2) + b"\x00"
+    yield "rans-classes-fewer", one(classes=few), "has 1 classes, 2 are declared"
+    yield "rans-classes-cut", one(classes=b"\x01\x08\x0c"), "a bit stream ends before"
+    yield "rans-table-alphabet", one(table=bytes([4 * 4])), "for 4 symbols, of 3"
+    yield "rans-table-start", one(table=b"\x0d\x04"), "start at the level it must"
+    yield "rans-table-level", one(table=b"\x0d\x08\x24"), "level -1, not 0 to 30"
+    yield "rans-table-absent", one(table=b"\x0d\x09\x10"), "ends in absent symbols"
+    yield "rans-table-padding", one(table=b"\x0d\x09\xd1"), "padding is not zero"
+    yield "rans-lanes", one(lanes=b"\x0d"), "100 symbols cannot be in 2^13 lanes"
+    yield "rans-lanes-cut", one(lanes=b"\x0c"), "2^12 lanes and words cannot be in"
+    yield "rans-state", one(state=b"\xff\xff\x00\x00"), "a rANS state is below 2^16"
+    yield "rans-words-odd", one(words=words + b"\0"), "2^0 lanes and words cannot be in"
+    yield "rans-words-cut", one(words=words[:-2]), "ends before its last symbol"
+    yield "rans-words-more", one(words=words + b"\0\0"), "1 words too many"
+    yield "rans-end", one(table=b"\x0c", words=b"", state=b"\x01\0\1\0"), "ends before its last"
+    yield "rans-end-state", one(table=b"\x02", words=b"", state=b"\x01\0\1\0"), "does not end in"
+    entries = gaps(tables=bytes([4 * 4, 4 * 3]), size=b"", streams=b"\x00" + bytes(4))
+    yield "rans-entries-state", coded(entries, [0, 1, 0, 0, 2], mode=4), "a rANS state is below"
 
 
 def main() -> None:

@@ -1,0 +1,89 @@
+"""Payloads of the rANS modes back to symbols, or `ArtifactError`."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.artifact.classes import Classes, read_classes
+from compressor.artifact.heads import read_head
+from compressor.artifact.layout import TensorRecord
+from compressor.artifact.types import Parts
+from compressor.coding.buffer import ByteReader
+from compressor.coding.frequencies import Frequencies, read_frequencies
+from compressor.coding.gaps import Symbols
+from compressor.coding.rans import MAX_LANES, Decoder
+from compressor.errors import ArtifactError
+
+_WEIGHTS = 32 << MAX_LANES
+"""Weights decoded at once: whole steps of any number of lanes."""
+
+
+class EntryReader(Protocol):
+    """Reads the entries of a GAP mode, some at a time."""
+
+    def read(self, count: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Return the next ``count`` gaps and values."""
+
+    def finish(self) -> None:
+        """Raise unless nothing is left."""
+
+
+class RansEntries:
+    """Entries in one rANS stream: gap, value, gap, value, ..., ``count`` of each."""
+
+    def __init__(self, stream: memoryview, tables: list[Frequencies], count: int) -> None:
+        self._decoder = Decoder(stream, tables, 2 * count)
+
+    def read(self, count: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Return the next ``count`` gaps and values; a multiple of 2^11, but for the last."""
+        symbols = self._decoder.read(2 * count, np.tile(np.arange(2, dtype=np.uint8), count))
+        return symbols[0::2], symbols[1::2]
+
+    def finish(self) -> None:
+        """Raise unless nothing is left."""
+        self._decoder.finish()
+
+
+@dataclass(frozen=True, eq=False)
+class DensePayload:
+    """The parsed payload of a DENSE_RANS tensor."""
+
+    shape: tuple[int, ...]
+    codebook: npt.NDArray[np.float32]
+    classes: Classes
+    tables: list[Frequencies]
+    stream: memoryview
+    parts: Parts
+
+    def symbols(self, dtype: np.dtype[np.unsignedinteger[Any]]) -> Symbols:
+        """Return the (n,) indices."""
+        total = math.prod(self.shape)
+        out: Symbols = np.empty(total, dtype=dtype)
+        decoder = Decoder(self.stream, self.tables, total)
+        for start in range(0, total, _WEIGHTS):
+            stop = min(start + _WEIGHTS, total)
+            contexts = self.classes.contexts(start, stop) if len(self.tables) > 1 else None
+            out[start:stop] = decoder.read(stop - start, contexts)
+        decoder.finish()
+        return out
+
+
+def parse_dense(record: TensorRecord, payload: memoryview) -> DensePayload:
+    """Return the parts of a DENSE_RANS payload; the stream is not decoded."""
+    reader = ByteReader(payload, "the payload")
+    width, _, codebook, centroids = read_head(reader, True)
+    if width:
+        raise ArtifactError(f"a tensor without gaps has a gap width of {width}")
+    if not record.elements:
+        raise ArtifactError("a tensor without elements is coded")
+    start = reader.position
+    classes = read_classes(reader, record.shape)
+    tables = [read_frequencies(reader, len(codebook) + 1) for _ in range(classes.tables)]
+    side = reader.position - start
+    stream = reader.take(reader.remaining)
+    parts = Parts(values=len(stream), tables=side, codebook=centroids)
+    parts = replace(parts, other=len(payload) - parts.total)
+    return DensePayload(record.shape, codebook, classes, tables, stream, parts)
