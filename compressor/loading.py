@@ -2,17 +2,15 @@
 
 import contextlib
 import difflib
-import importlib.util
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compressor import checkpoint, files
+from compressor import checkpoint, files, user_code
 from compressor.errors import LoadError
 from compressor.models import registry
 from compressor.network import Network
@@ -96,7 +94,7 @@ def _named(arch: str) -> tuple[str, Build, Shape | None]:
     if source == "torchvision":
         return arch, _torchvision(name), (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
     if source:
-        function = user_function(Path(source), name, "--arch")
+        function = user_code.function(Path(source), name, "--arch", LoadError)
         return arch, lambda classes: _call(function, arch), _declared_shape(function)
     if arch.endswith(".py"):
         raise LoadError(f"--arch {arch} lacks the function: give {arch}:FUNCTION")
@@ -133,58 +131,12 @@ def _torchvision(name: str) -> Build:
     return builder
 
 
-def user_function(path: Path, name: str, option: str) -> Callable[..., Any]:
-    """``name`` from the user's own file, imported with its folder first on ``sys.path``.
-
-    Raises :class:`LoadError` for a missing file or name; an exception inside the file is told
-    with the user's own line, not with ours.
-    """
-    if not path.is_file():
-        raise LoadError(f"{option} {path}:{name}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise LoadError(f"{option} {path}:{name}: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    with _users_code(path, f"{option} {path}"):
-        spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise LoadError(f"{option} {path}:{name}: {path} defines no function or class {name!r}")
-    return function  # type: ignore[no-any-return]
-
-
 def _call(function: Callable[..., Any], arch: str) -> nn.Module:
-    with _users_code(Path(arch.rpartition(":")[0]), f"--arch {arch}"):
+    with user_code.running(Path(arch.rpartition(":")[0]), f"--arch {arch}", LoadError):
         module = function()
     if not isinstance(module, nn.Module):
         raise LoadError(f"--arch {arch} returned a {type(module).__name__}, not a torch.nn.Module")
     return module
-
-
-@contextlib.contextmanager
-def _users_code(path: Path, what: str) -> Iterator[None]:
-    """Imports from beside the file work, its prints go to stderr, what it raises is explained."""
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except (Exception, SystemExit) as error:
-        name, line = type(error).__name__, _line_in(path, error)
-        raise LoadError(f"{what} raised {name}: {error}{line}") from error
-    finally:
-        sys.path.remove(folder)
-
-
-def _line_in(path: Path, error: BaseException) -> str:
-    """Where in the user's own file it happened, if there."""
-    if isinstance(error, SyntaxError):
-        return ""  # its message tells file and line
-    frames = traceback.extract_tb(error.__traceback__)
-    here = path.resolve()
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
-    return f" (line {lines[-1]})" if lines else ""
 
 
 def module_for(arch: str, state: checkpoint.State, path: Path) -> nn.Module:

@@ -53,8 +53,8 @@ class Run:
     ) -> None:
         self.network = network
         self.recipe = recipe
-        self.context = Context(data, torch.device(recipe.device), recipe.seed, progress)
         self.plan = preflight.check(network, recipe, data)
+        self.context = Context(data, torch.device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
         self.macs = layer_macs(network.module, network.example)

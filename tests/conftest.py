@@ -15,6 +15,16 @@ from compressor.models import registry
 from compressor.reporting import latency
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """One thread, so that sums have one order and tests do not wait for other work; one seed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one command did: exit code, stdout, stderr."""

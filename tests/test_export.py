@@ -33,15 +33,6 @@ Array = NDArray[Any]
 METADATA = {"tool": "compressor", "sparsity": "0.5", "network": "test"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
-
 class Zoo(nn.Module):
     """Ordinary, transposed, grouped and depthwise convolutions, 2-D and 1-D batch norm.
 

@@ -23,15 +23,6 @@ from compressor.training.fit import Epoch, check_fit, evaluate, fit
 State = dict[str, Tensor]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
-
 def toy_data(train: int = 50, validation: int = 20, augment: str = "none") -> Data:
     """Three classes of 1 x 4 x 4 images, each bright in a row of its own."""
     total = train + validation

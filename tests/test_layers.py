@@ -1,7 +1,7 @@
 """Masked and shared layers against dense networks and gradients worked out by hand."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,6 @@ from compressor.layers import (
 from compressor.models import get
 
 Optimizers = Callable[[Any], torch.optim.Optimizer]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small(nn.Module):

@@ -25,15 +25,6 @@ from compressor.reporting.measure import Size, layer_macs, measure
 Array = NDArray[Any]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
-
 def network(module: nn.Module, *shape: int) -> Network:
     return Network(module.eval(), torch.zeros(1, *shape), "net", "net")
 

@@ -11,9 +11,9 @@ import onnx
 import pytest
 import torch
 
-from compressor import artifact, loading, pipeline, unpacking
+from compressor import artifact, loading, pipeline, unpacking, user_code
 from compressor import workspace as workspaces
-from compressor.errors import ExportError, OutputError, StageError
+from compressor.errors import ExportError, LoadError, OutputError, StageError
 from compressor.progress import Progress
 from compressor.recipe import Prune, Recipe, Share, Training
 from compressor.storage import plain_state
@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("network")
     (folder / "arch.py").write_text(ARCH)
     torch.manual_seed(0)
-    module = loading.user_function(folder / "arch.py", "build", "--arch")()
+    module = user_code.function(folder / "arch.py", "build", "--arch", LoadError)()
     torch.save(module.state_dict(), folder / "net.pt")
     return folder / "net.pt"
 

@@ -25,15 +25,6 @@ Floats = NDArray[np.float32]
 RETRAIN = Training(epochs=3, lr=0.05, batch_size=16, weight_decay=0.01, warmup=0.0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
-
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,5 @@
 """The sharing stage: codebooks of the right size, zeros that stay, centroids that learn."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -21,15 +19,6 @@ from compressor.training.fit import fit
 Floats = NDArray[np.float32]
 STILL = Training(epochs=0)
 FINETUNE = Training(epochs=8, lr=3e-3, optimizer="adam", weight_decay=0.0, batch_size=16)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small(nn.Module):

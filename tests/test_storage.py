@@ -2,7 +2,7 @@
 
 import copy
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,6 @@ from compressor.network import Network
 from compressor.storage import load_decoded, plain_state, rounded, stored_tensors
 
 Floats = NDArray[np.float32]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small(nn.Module):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compressor import user_code
 from compressor.errors import DataError
 from compressor.training.data_arrays import Shape, as_split, split_off
 from compressor.training.data_sources import Source, read_npz
@@ -42,10 +38,9 @@ def script(path: Path, function: str, input_shape: Shape | None) -> Source:
     once into memory: random augmentation in it is drawn once. Raises DataError with the file,
     line and exception where the user's code raises.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; give --data FILE.py:FUNCTION")
-    with _users_code(path):
-        made = _call(path, function)
+    make = user_code.function(path, function, "--data", DataError)
+    with user_code.running(path, f"--data {path}", DataError):
+        made = make()
         if not isinstance(made, tuple | list) or len(made) != 2:
             raise DataError(f"{path}:{function} must return (train, test), not {_kind(made)}")
         pairs = [_arrays(part, f"{path}:{function}") for part in made]
@@ -54,46 +49,6 @@ def script(path: Path, function: str, input_shape: Shape | None) -> Source:
         as_split(x, y, input_shape, name) for (x, y), name in zip(pairs, where, strict=True)
     )
     return Source(f"{path.stem}:{function}", train, test)
-
-
-def _call(path: Path, function: str) -> Any:
-    name = f"_compressor_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise DataError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    make = getattr(module, function, None)
-    if not callable(make):
-        raise DataError(f"{path} has no function {function}()")
-    return make()
-
-
-@contextlib.contextmanager
-def _users_code(path: Path) -> Iterator[None]:
-    """Imports from beside the file work, prints go to stderr, exceptions become DataErrors."""
-    beside = str(path.resolve().parent)
-    sys.path.insert(0, beside)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except DataError:
-        raise
-    except (Exception, SystemExit) as error:
-        reason = " ".join([f"{type(error).__name__}:", *str(error).split()])
-        raise DataError(f"{path}{_line_in(path, error)}: {reason}") from error
-    finally:
-        sys.path.remove(beside)
-
-
-def _line_in(path: Path, error: BaseException) -> str:
-    if isinstance(error, SyntaxError) and error.lineno is not None:
-        return f", line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    here = path.resolve()
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
-    return f", line {lines[-1]}" if lines else ""
 
 
 def _arrays(part: Any, where: str) -> tuple[Any, Any]:
