@@ -51,7 +51,7 @@ def run_compress(*arguments: object) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def compress() -> Iterator[Compress]:
     """The command line, with no more rounds of timing than there must be."""
     with pytest.MonkeyPatch.context() as patch:

@@ -285,7 +285,7 @@ def test_an_old_python_is_refused_in_one_line(tmp_path: Path) -> None:
     old = folder / "old python"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    command = ["make", "test", f"PYTHON={old}"]
+    command = ["make", "--no-print-directory", "test", f"PYTHON={old}"]
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert finished.returncode == 2
     assert finished.stdout == ""

@@ -341,7 +341,7 @@ def test_sensitivities_at_the_ends_are_taken(limit: float) -> None:
         (lambda: Prune(rounds=0), "prune.rounds"),
         (lambda: Share(init="kmeans++"), "share.init.*linear, density, random"),  # type: ignore[arg-type]
         (lambda: Encode(width="fp8"), "encode.width.*fp16, fp32"),  # type: ignore[arg-type]
-        (lambda: Encode(entropy="zip"), "encode.entropy.*huffman, flat"),  # type: ignore[arg-type]
+        (lambda: Encode(entropy="zip"), "encode.entropy.*huffman, rans, flat"),  # type: ignore[arg-type]
         (lambda: Export(opset=17), "export.opset.*between 18 and 23"),
         (lambda: Export(tolerance=-1), "export.tolerance"),
         (lambda: Export(samples=0), "export.samples"),
