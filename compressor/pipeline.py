@@ -102,9 +102,9 @@ class Run:
             self.workspace.finish(name, finished)
         self.reports[name] = finished
 
-    # Each stage trains from its own seed, so that one resumed later draws the same numbers.
-
     def _train_stage(self, name: str, stage: Callable[..., StageReport], settings: Any) -> None:
+        """Each begins from the recipe's seed, not from where the last one left the generators:
+        so one that is resumed into draws the same numbers."""
         module = self.network.module
 
         def work() -> Json:
@@ -115,7 +115,11 @@ class Run:
             self.workspace.write(f"{name}.dcz", blob)
             return {**self._measured(blob, report.layers), "history": report.history}
 
-        self._step(name, work, lambda: restore(module, self.workspace.saved(name)))
+        def take_up() -> None:
+            restore(module.cpu(), self.workspace.saved(name))
+            module.to(self.context.device)
+
+        self._step(name, work, take_up)
 
     def _dense(self) -> Json:
         skeleton = graph.trace(
