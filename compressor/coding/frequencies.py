@@ -16,11 +16,10 @@ import numpy.typing as npt
 from compressor.coding.buffer import ByteReader, varint
 from compressor.coding.gamma import (
     SKIP,
-    fold,
-    gamma,
     pack_bits,
     padded_bytes,
     read_gamma,
+    steps,
     unfold,
     unpack_bits,
 )
@@ -93,19 +92,9 @@ def check_frequencies(frequencies: Frequencies) -> None:
 
 def pack_levels(kind: int, symbols: int, levels: list[int], fraction: int, order: int) -> bytes:
     """Write the table of ``levels``, one for each symbol or bucket, the last one present."""
-    bits = [f"{fraction:02b}{order:02b}"]
-    previous, absent = ABSENT, 0
-    for level in levels:
-        if level == ABSENT:
-            absent += 1
-            continue
-        if absent:
-            bits += gamma(SKIP, order), gamma(absent - 1)
-            absent = 0
-        change = 0 if previous == ABSENT else level - previous
-        bits.append(gamma(fold(change), order))
-        previous = level
-    return varint(4 * symbols + kind) + pack_bits("".join(bits))
+    first = next(level for level in levels if level != ABSENT)  # its difference is 0
+    bits = f"{fraction:02b}{order:02b}" + steps(levels, ABSENT, first, order)
+    return varint(4 * symbols + kind) + pack_bits(bits)
 
 
 def read_frequencies(reader: ByteReader, alphabet: int) -> Frequencies:

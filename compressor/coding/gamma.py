@@ -3,6 +3,8 @@
 Bits are text here ("0010"): tables are short, and the text is what the format's tables show.
 """
 
+from collections.abc import Iterable
+
 from compressor.errors import ArtifactError
 
 SKIP = 3
@@ -30,6 +32,23 @@ def gamma(value: int, order: int = 0) -> str:
     binary = f"{(value >> order) + 1:b}"
     low = f"{value & (1 << order) - 1:0{order}b}" if order else ""
     return "0" * (len(binary) - 1) + binary + low
+
+
+def steps(values: Iterable[int], absent: int, previous: int, order: int = 0) -> str:
+    """Each value as its difference to the one before, ``previous`` at first; runs of the value
+    ``absent`` as ``SKIP`` and their length less 1. The last value must not be absent."""
+    bits: list[str] = []
+    run = 0
+    for value in values:
+        if value == absent:
+            run += 1
+            continue
+        if run:
+            bits += gamma(SKIP, order), gamma(run - 1)
+            run = 0
+        bits.append(gamma(fold(value - previous), order))
+        previous = value
+    return "".join(bits)
 
 
 def read_gamma(bits: str, position: int, order: int = 0) -> tuple[int, int]:

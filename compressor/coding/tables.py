@@ -16,11 +16,10 @@ import numpy as np
 from compressor.coding.buffer import ByteReader, varint
 from compressor.coding.gamma import (
     SKIP,
-    fold,
-    gamma,
     pack_bits,
     padded_bytes,
     read_gamma,
+    steps,
     unfold,
     unpack_bits,
 )
@@ -91,18 +90,7 @@ def _single_lengths(symbol: int) -> Lengths:
 
 def _pack_lengths(lengths: Lengths) -> bytes:
     """Write lengths (n,), of which the last is used and at least two are."""
-    bits: list[str] = []
-    previous, absent = _first_guess(len(lengths)), 0
-    for length in lengths.tolist():
-        if length == ABSENT:
-            absent += 1
-            continue
-        if absent:
-            bits += gamma(SKIP), gamma(absent - 1)
-            absent = 0
-        bits.append(gamma(fold(length - previous)))
-        previous = length
-    return pack_bits("".join(bits))
+    return pack_bits(steps(lengths.tolist(), ABSENT, _first_guess(len(lengths))))
 
 
 def _unpack_lengths(reader: ByteReader, size: int) -> Lengths:
