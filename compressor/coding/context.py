@@ -1,0 +1,306 @@
+"""Context mixing: signed levels to bits and back by adaptive models, in NumPy.
+
+A level is coded as flags: zero or not, its sign, its magnitude. Several contexts predict each
+flag from the weights already coded (the row, the column, the kernel, the channel); a mixer adds up
+their log-odds with weights that it learns (logistic mixing: Mahoney 2005, "Adaptive weighing of
+context models for lossless data compression"); an arithmetic coder writes the flag. Everything is
+integers, so every machine gives the same bits.
+
+The matrix is coded diagonal by diagonal, up to 256 rows at a time, and models learn after each
+stage of a diagonal: a diagonal is a vector here, a loop in C. `docs/format.md` has the whole model;
+names and numbers here are its own. `core/context.c` is the same in C.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.coding.arithmetic import BitDecoder, BitEncoder
+from compressor.errors import ArtifactError
+
+Levels = npt.NDArray[np.int32]
+_Ints = npt.NDArray[np.int64]
+
+LANES = 256
+CHANNELS, ROWS, COLUMNS = 1 << 12, 1 << 10, 1 << 12
+MAX_LEVEL = 1 << 16
+MAX_RATE = 64
+_UNIT, _FULL, _PRIOR = 64, 16000, 32
+_HEAVY, _LIGHT, _OWN, _HEAVIEST = 10800, 3600, 4000, 1 << 20
+_LIMIT = 3583
+_HALF = 1 << 15
+_EDGES = np.array([1, 2, 4, 8, 20, 60, 250])  # of buckets, in flags seen
+_NODES = 68
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The shape that the model sees: a matrix whose columns are channels of kernel positions.
+
+    Attributes:
+        rows, columns: of the matrix.
+        height, width: of the kernel, or of whatever plane the columns form; their product divides
+            ``columns``.
+        positive, negative: largest magnitude that a level of either sign may have; not both 0.
+        rate: learning rate of the mixer, 1 to 64.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+    positive: int
+    negative: int
+    rate: int
+
+
+def _logs() -> _Ints:
+    """256 log2(x) by the 8 bits after the first, (65536,); of 0, nothing sensible."""
+    # floor(512 log2(1 + f / 256)) is the length of a power; half of it, rounded
+    fine = [(((256 + f) ** 512).bit_length() - 4096) // 2 for f in range(256)]
+    x = np.arange(1 << 16)
+    top = np.frexp(np.maximum(x, 1))[1] - 1
+    found: _Ints = 256 * top + np.array(fine)[((x << (15 - top)) >> 7) & 255]
+    return found.astype(np.int64)
+
+
+def _nearest_power(f: int) -> int:
+    """2^(16 + f / 256), rounded: the t with (2 t - 1)^256 <= 2^(17 * 256 + f) < (2 t + 1)^256."""
+    low, high, target = 1 << 16, 1 << 17, 1 << (17 * 256 + f)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if (2 * middle - 1) ** 256 <= target else (low, middle - 1)
+    return low
+
+
+def _chances() -> _Ints:
+    """2^16 / (1 + 2^(x / 256)), rounded down, (3584,)."""
+    powers = [_nearest_power(f) for f in range(256)]
+    return np.array([(1 << 32) // (65536 + (powers[x & 255] << (x >> 8))) for x in range(3584)])
+
+
+LOG, CHANCE = _logs(), _chances()
+
+
+class _Mixer:
+    """Statistics and weights of one kind of flag."""
+
+    def __init__(self, widths: list[int], sets: int, nodes: int, rate: int) -> None:
+        inputs = len(widths)
+        ends = np.cumsum([nodes * width for width in widths])
+        self._base = (ends - nodes * np.array(widths))[:, None]
+        self._width = np.array(widths)[:, None]
+        self._zeros, self._ones = np.zeros((2, int(ends[-1]) + nodes), dtype=np.int64)
+        self._own = int(ends[-1])
+        self._weights = np.full((sets, inputs + 1, 8), _HEAVY, dtype=np.int64)
+        self._weights[:, :, :2] = _LIGHT
+        self._weights[:, -1] = _OWN
+        self._flat = self._weights.reshape(-1)
+        self._input = np.arange(inputs + 1)[:, None]
+        self._rate = rate
+
+    def predict(self, sets: _Ints, nodes: _Ints, contexts: _Ints) -> _Ints:
+        """Return the chance of a 1, of 2^16, for each lane; ``contexts`` is (inputs, lanes)."""
+        own = self._own + nodes
+        at = np.vstack([self._base + nodes * self._width + contexts, own])
+        ones, zeros = self._ones[at], self._zeros[at]
+        bucket = np.searchsorted(_EDGES, (ones[:-1] + zeros[:-1]) // _UNIT, side="right")
+        ones[-1] += _UNIT // 2
+        zeros[-1] += _UNIT // 2
+        one = np.clip(_PRIOR * ones[-1] // (ones[-1] + zeros[-1]), 1, _PRIOR - 1)
+        ones[:-1] += one
+        zeros[:-1] += _PRIOR - one
+        self._odds = LOG[ones] - LOG[zeros]
+        self._place = (sets * len(self._input) + self._input) * 8
+        self._place[:-1] += bucket
+        self._at = at
+        mixed = np.sum(self._flat[self._place] * self._odds, axis=0) >> 16
+        small = CHANCE[np.minimum(np.abs(mixed), _LIMIT)]
+        self._chance: _Ints = np.where(mixed >= 0, 65536 - small, small)
+        return self._chance
+
+    def learn(self, bits: _Ints) -> None:
+        """Learn from the flags that came, all at once."""
+        error = (bits << 16) - self._chance
+        np.add.at(self._flat, self._place, error * self._odds * self._rate >> 20)
+        self._flat[self._place] = np.clip(self._flat[self._place], -_HEAVIEST, _HEAVIEST)
+        at = self._at
+        np.add.at(self._ones, at, np.broadcast_to(_UNIT * bits, at.shape))
+        np.add.at(self._zeros, at, np.broadcast_to(_UNIT * (1 - bits), at.shape))
+        while len(at := at[self._ones[at] + self._zeros[at] > _FULL]):
+            self._ones[at] -= self._ones[at] >> 1
+            self._zeros[at] -= self._zeros[at] >> 1
+
+
+class _Model:
+    """Codes one matrix; ``coder`` reads or writes flags."""
+
+    def __init__(self, grid: Grid, coder: BitEncoder | BitDecoder) -> None:
+        self._grid, self._coder = grid, coder
+        widths = [128, 43 * 32, COLUMNS, ROWS, 81, 512]
+        self._zero = _Mixer(widths, 4, 1, grid.rate)
+        self._sign = _Mixer([81, ROWS, COLUMNS, 81, 27 * 64], 1, 1, grid.rate)
+        self._size = _Mixer(widths, _NODES, _NODES, grid.rate)
+        self._channel_sum, self._channel_count = np.zeros((2, CHANNELS), dtype=np.int64)
+        self._place_sum, self._place_count = np.zeros((2, CHANNELS), dtype=np.int64)
+        self._sum = self._count = 0
+        plane, wide, columns = grid.height * grid.width, grid.width, grid.columns
+        c = np.arange(columns)
+        x, y = c % wide, c % plane // wide
+        self._channel, self._position = c // plane % CHANNELS, c % plane
+        # left, left2, up, up2, channel, channel2, west, west2, north, north2, northwest, northeast
+        steps = [1, 2, columns, 2 * columns, plane, 2 * plane]
+        steps += [1, 2, wide, 2 * wide, wide + 1, wide - 1]
+        self._steps = np.array(steps)[:, None]
+        inside: list[Any] = [c > 0, c > 1, c >= 0, c >= 0, c >= plane, c >= 2 * plane]
+        inside += [x > 0, x > 1, y > 0, y > 1, (x > 0) & (y > 0), (x + 1 < wide) & (y > 0)]
+        self._inside = np.array(inside)
+        self._top = np.array([grid.positive.bit_length(), grid.negative.bit_length()]) - 1
+
+    def run(self, levels: Levels) -> None:
+        """Code ``levels`` (rows, columns); a decoder fills them."""
+        columns = self._grid.columns
+        # Rows above the first and neighbours left of it are never used, but must be there.
+        pad = 2 * max(columns, int(self._steps.max()))
+        flat = np.zeros(pad + levels.size, dtype=np.int64)
+        flat[pad:] = levels.reshape(-1)
+        for first in range(0, len(levels), LANES):
+            band = min(LANES, len(levels) - first)
+            self._row_sum = np.zeros(band, dtype=np.int64)
+            for diagonal in range(band + columns - 1):
+                r = np.arange(max(0, diagonal - columns + 1), min(band, diagonal + 1))
+                self._diagonal(flat, pad, first, r, diagonal - r)
+        levels.reshape(-1)[:] = flat[pad:]
+
+    def _diagonal(self, flat: _Ints, pad: int, first: int, r: _Ints, c: _Ints) -> None:
+        row = first + r
+        at = pad + row * self._grid.columns + c
+        inside = self._inside[:, c]
+        inside[2] = row > 0
+        inside[3] = row > 1
+        near = flat[at - self._steps] * inside
+        value = flat[at]
+        shared, local = self._survey(np.abs(near), r, c)
+        hashed = np.array([c % COLUMNS, row % ROWS])
+        pattern = (near[[6, 8, 10, 11, 7, 9, 2, 3, 4]] != 0).T @ (1 << np.arange(9))
+        contexts = np.vstack([shared[:2], hashed, shared[2], pattern])
+        kind = (local > 0).astype(np.int64) + (local > 6) + (local > 20)
+        none = np.zeros(len(r), dtype=np.int64)
+        used = self._flags(self._zero, kind, none, contexts, value != 0)
+        signs = np.where(used, 1, 0)
+        kept = np.flatnonzero(used)
+        if len(kept):
+            negative = self._signs(near[:, kept], hashed[:, kept], c[kept], value[kept] < 0)
+            contexts = np.vstack([shared[:2], hashed, shared[2:]])[:, kept]
+            sizes = self._sizes(contexts, negative, np.abs(value[kept]))
+            signs[kept] = np.where(negative, -sizes, sizes)
+        flat[at] = signs
+        self._count_levels(np.abs(signs), r, c)
+
+    def _survey(self, near: _Ints, r: _Ints, c: _Ints) -> tuple[_Ints, _Ints]:
+        """Return contexts (4, lanes) made of magnitudes ``near``, and how large these are."""
+        channel, place = self._channel[c], self._position[c] % CHANNELS
+        mean = 256 * self._sum // (self._count + 1)
+        scale = _log_mean(256 * self._row_sum[r] + mean, c)
+        scale += _log_mean(256 * self._channel_sum[channel] + mean, self._channel_count[channel])
+        scale += _log_mean(256 * self._place_sum[place] + mean, self._place_count[place])
+        scale -= 2 * LOG[min(1 + mean, 65535)]
+        scale = np.clip(scale * 6 >> 8, 0, 127)
+        around = np.array([2, 1, 3, 1, 2, 1, 0, 1, 2, 1, 1, 1]) @ near
+        local = 12 + ((LOG[np.clip(around, 12, 65535)] - LOG[12]) * 6 >> 8)
+        local = np.where(around < 12, around, np.minimum(local, 63))
+        capped = np.array([1, 3, 9, 27]) @ np.minimum(near[[0, 2, 4, 8]], 2)
+        exact = np.array([1, 8, 64]) @ np.minimum(near[[0, 2, 8]], 7)
+        return np.array([scale, scale // 3 * 32 + local // 2, capped, exact]), local
+
+    def _signs(self, near: _Ints, hashed: _Ints, c: _Ints, negative: Any) -> Any:
+        if not (self._grid.positive and self._grid.negative):
+            return np.full(len(c), not self._grid.positive)
+        sign = np.where(near > 0, 2, np.where(near < 0, 1, 0))
+        powers = np.array([1, 3, 9, 27])
+        across = powers[:3] @ sign[[4, 5, 8]] + 27 * (self._position[c] % 64)
+        plane, line = powers @ sign[[6, 8, 10, 11]], powers @ sign[[0, 1, 2, 3]]
+        contexts = np.array([plane, hashed[1], hashed[0], line, across])
+        none = np.zeros(len(c), dtype=np.int64)
+        return self._flags(self._sign, none, none, contexts, negative)
+
+    def _sizes(self, contexts: _Ints, negative: Any, sizes: _Ints) -> _Ints:
+        """Code magnitudes (lanes,): the number of bits after the first, then those bits."""
+        most = self._top[negative.astype(np.int64)]
+        bits, value = np.zeros_like(sizes), np.ones_like(sizes)
+        depth = np.where(most > 0, most, 0)
+        unary = most > 0
+        while True:
+            lanes = np.flatnonzero(unary | (depth > 0))
+            if not len(lanes):
+                return self._checked(value, negative)
+            modelled = lanes[unary[lanes] | (value[lanes] < 4)]
+            first = unary[lanes]
+            shift = np.where(first, bits[lanes] + 1, depth[lanes] - 1)
+            wanted = np.where(first, sizes[lanes] >> shift != 0, sizes[lanes] >> shift & 1)
+            nodes = 4 * bits[modelled] + np.where(unary[modelled], 0, value[modelled])
+            came = self._mixed(lanes, modelled, nodes, contexts, wanted)
+            grown = lanes[first & (came == 1)]
+            bits[grown] += 1
+            binary = lanes[~first]
+            value[binary] = 2 * value[binary] + came[~first]
+            depth[binary] -= 1
+            ended = lanes[first & ((came == 0) | (bits[lanes] == most[lanes]))]
+            unary[ended] = False
+            depth[ended] = bits[ended]
+
+    def _mixed(
+        self, lanes: _Ints, modelled: _Ints, nodes: _Ints, contexts: _Ints, wanted: _Ints
+    ) -> _Ints:
+        """Code a flag for each of ``lanes``; those that are not modelled are even."""
+        chances = np.full(len(lanes), _HALF, dtype=np.int64)
+        inner = np.isin(lanes, modelled)
+        if len(modelled):
+            chances[inner] = self._size.predict(nodes, nodes, contexts[:, modelled])
+        came = self._coder.code(chances, wanted)
+        if len(modelled):
+            self._size.learn(came[inner])
+        return came
+
+    def _checked(self, sizes: _Ints, negative: Any) -> _Ints:
+        if np.any(sizes > np.where(negative, self._grid.negative, self._grid.positive)):
+            raise ArtifactError("a context-mixed stream holds a level out of range")
+        return sizes
+
+    def _flags(self, mixer: _Mixer, sets: _Ints, nodes: _Ints, contexts: _Ints, bits: Any) -> Any:
+        came = self._coder.code(mixer.predict(sets, nodes, contexts), bits.astype(np.int64))
+        mixer.learn(came)
+        return came != 0
+
+    def _count_levels(self, sizes: _Ints, r: _Ints, c: _Ints) -> None:
+        self._row_sum[r] += sizes
+        channel, place = self._channel[c], self._position[c] % CHANNELS
+        np.add.at(self._channel_sum, channel, sizes)
+        np.add.at(self._channel_count, channel, 1)
+        np.add.at(self._place_sum, place, sizes)
+        np.add.at(self._place_count, place, 1)
+        self._sum += int(sizes.sum())
+        self._count += len(sizes)
+
+
+def _log_mean(total: _Ints, count: _Ints) -> _Ints:
+    found: _Ints = LOG[np.minimum(1 + total // (count + 1), 65535)]
+    return found
+
+
+def encode(levels: Levels, grid: Grid) -> bytes:
+    """Return the stream of ``levels`` (rows, columns), each within the grid's range."""
+    coder = BitEncoder()
+    _Model(grid, coder).run(levels.copy())
+    return coder.finish()
+
+
+def decode(stream: memoryview, grid: Grid) -> Levels:
+    """Return the levels (rows, columns), int32, of a stream that ends exactly after them."""
+    coder = BitDecoder(stream)
+    levels = np.zeros((grid.rows, grid.columns), dtype=np.int32)
+    _Model(grid, coder).run(levels)
+    coder.finish()
+    return levels

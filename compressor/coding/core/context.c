@@ -1,0 +1,552 @@
+#include "context.h"
+
+#include <string.h>
+
+/* Sizes and constants of the model; all of them stand in docs/format.md. */
+enum {
+    LANES = 256,  /* rows of a band, and so most weights of one diagonal */
+    INPUTS = 6,   /* contexts of a flag */
+    BUCKETS = 8,  /* of how often a slot was seen */
+    NODES = 68,   /* flags of a magnitude: 4 for each number of bits */
+    KINDS = 4,    /* weight sets of the zero flag */
+    UNIT = 64,    /* what one flag adds to a count */
+    FULL = 16000, /* counts of a slot are halved above this */
+    PRIOR = 32,   /* weight of the flag's own statistics in a slot's */
+    LIMIT = 3583, /* largest log-odds */
+    HEAVY = 10800,
+    LIGHT = 3600,
+    OWN = 4000,    /* initial weights of slots seen, of slots hardly seen, of the flag itself */
+    HEAVIEST = 1 << 20,
+    CHANNELS = 1 << 12,
+    ROWS = 1 << 10,
+    COLUMNS = 1 << 12,
+    DOUBTS = 3584
+};
+
+static const uint16_t LOGS[256] = {
+    0, 1, 3, 4, 6, 7, 9, 10, 11, 13, 14, 16, 17, 18, 20, 21,
+    22, 24, 25, 26, 28, 29, 30, 32, 33, 34, 36, 37, 38, 40, 41, 42,
+    44, 45, 46, 47, 49, 50, 51, 52, 54, 55, 56, 57, 59, 60, 61, 62,
+    63, 65, 66, 67, 68, 69, 71, 72, 73, 74, 75, 77, 78, 79, 80, 81,
+    82, 84, 85, 86, 87, 88, 89, 90, 92, 93, 94, 95, 96, 97, 98, 99,
+    100, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 116, 117,
+    118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 129, 130, 131, 132, 133,
+    134, 135, 136, 137, 138, 139, 140, 141, 142, 143, 144, 145, 146, 147, 148, 149,
+    150, 151, 152, 153, 154, 155, 155, 156, 157, 158, 159, 160, 161, 162, 163, 164,
+    165, 166, 167, 168, 169, 169, 170, 171, 172, 173, 174, 175, 176, 177, 178, 178,
+    179, 180, 181, 182, 183, 184, 185, 185, 186, 187, 188, 189, 190, 191, 192, 192,
+    193, 194, 195, 196, 197, 198, 198, 199, 200, 201, 202, 203, 203, 204, 205, 206,
+    207, 208, 208, 209, 210, 211, 212, 212, 213, 214, 215, 216, 216, 217, 218, 219,
+    220, 220, 221, 222, 223, 224, 224, 225, 226, 227, 228, 228, 229, 230, 231, 231,
+    232, 233, 234, 234, 235, 236, 237, 238, 238, 239, 240, 241, 241, 242, 243, 244,
+    244, 245, 246, 247, 247, 248, 249, 249, 250, 251, 252, 252, 253, 254, 255, 255};
+
+static const uint32_t POWERS[256] = {
+    65536, 65714, 65892, 66071, 66250, 66429, 66609, 66790, 66971, 67153, 67335, 67517,
+    67700, 67884, 68068, 68252, 68438, 68623, 68809, 68996, 69183, 69370, 69558, 69747,
+    69936, 70126, 70316, 70507, 70698, 70889, 71082, 71274, 71468, 71661, 71856, 72050,
+    72246, 72442, 72638, 72835, 73032, 73230, 73429, 73628, 73828, 74028, 74229, 74430,
+    74632, 74834, 75037, 75240, 75444, 75649, 75854, 76060, 76266, 76473, 76680, 76888,
+    77096, 77305, 77515, 77725, 77936, 78147, 78359, 78572, 78785, 78998, 79212, 79427,
+    79642, 79858, 80075, 80292, 80510, 80728, 80947, 81166, 81386, 81607, 81828, 82050,
+    82273, 82496, 82719, 82944, 83169, 83394, 83620, 83847, 84074, 84302, 84531, 84760,
+    84990, 85220, 85451, 85683, 85915, 86148, 86382, 86616, 86851, 87086, 87322, 87559,
+    87796, 88034, 88273, 88513, 88752, 88993, 89234, 89476, 89719, 89962, 90206, 90451,
+    90696, 90942, 91188, 91436, 91684, 91932, 92181, 92431, 92682, 92933, 93185, 93438,
+    93691, 93945, 94200, 94455, 94711, 94968, 95226, 95484, 95743, 96002, 96263, 96524,
+    96785, 97048, 97311, 97575, 97839, 98104, 98370, 98637, 98905, 99173, 99442, 99711,
+    99982, 100253, 100524, 100797, 101070, 101344, 101619, 101895, 102171, 102448, 102726, 103004,
+    103283, 103564, 103844, 104126, 104408, 104691, 104975, 105260, 105545, 105831, 106118, 106406,
+    106694, 106984, 107274, 107565, 107856, 108149, 108442, 108736, 109031, 109326, 109623, 109920,
+    110218, 110517, 110816, 111117, 111418, 111720, 112023, 112327, 112631, 112937, 113243, 113550,
+    113858, 114167, 114476, 114787, 115098, 115410, 115723, 116036, 116351, 116667, 116983, 117300,
+    117618, 117937, 118257, 118577, 118899, 119221, 119544, 119869, 120194, 120519, 120846, 121174,
+    121502, 121832, 122162, 122493, 122825, 123158, 123492, 123827, 124163, 124500, 124837, 125176,
+    125515, 125855, 126197, 126539, 126882, 127226, 127571, 127917, 128263, 128611, 128960, 129310,
+    129660, 130012, 130364, 130718};
+
+typedef struct {
+    uint16_t zeros, ones;
+} slot;
+
+/* Statistics and mixer of one kind of flag. Input i of flag f has the slots
+ * base[i] + f * width[i] + context. */
+typedef struct {
+    slot *slots;
+    slot *own;
+    int32_t (*weights)[INPUTS + 1][BUCKETS];
+    uint32_t base[INPUTS], width[INPUTS];
+    uint32_t inputs;
+} mixer;
+
+/* A flag of one lane that waits for the end of the stage. */
+typedef struct {
+    uint32_t at[INPUTS];
+    int32_t odds[INPUTS + 1];
+    uint8_t bucket[INPUTS + 1];
+    uint32_t set, node, chance, bit;
+} flag;
+
+typedef struct {
+    uint64_t row, column;
+    int32_t level, magnitude;
+    uint32_t local, scale, near, pattern, exact;
+    uint32_t depth, bits, value, most;
+} lane;
+
+enum {
+    ZERO_SLOTS = 128 + 43 * 32 + COLUMNS + ROWS + 81 + 512,
+    SIGN_SLOTS = 81 + ROWS + COLUMNS + 81 + 27 * 64,
+    SIZE_SLOTS = NODES * (128 + 43 * 32 + COLUMNS + ROWS + 81 + 512)
+};
+
+typedef struct {
+    slot zero[ZERO_SLOTS], sign[SIGN_SLOTS], size[SIZE_SLOTS];
+    slot own[1 + 1 + NODES];
+    int32_t weights[KINDS + 1 + NODES][INPUTS + 1][BUCKETS];
+    uint64_t row_sum[LANES];
+    uint64_t channel_sum[CHANNELS], channel_count[CHANNELS];
+    uint64_t place_sum[CHANNELS], place_count[CHANNELS];
+    uint64_t sum, count;
+    flag flags[LANES];
+    lane lanes[LANES];
+    uint16_t chances[DOUBTS];
+    mixer mixers[3];
+} state;
+
+typedef struct {
+    uint32_t low, high, code;
+    const uint8_t *in;
+    uint8_t *out;
+    size_t size, position;
+    int decoding, full;
+} coder;
+
+static void init_mixer(mixer *m, slot *slots, slot *own, int32_t (*weights)[INPUTS + 1][BUCKETS],
+                       uint32_t sets, uint32_t nodes, const uint32_t *width, uint32_t inputs) {
+    uint32_t base = 0;
+    m->slots = slots;
+    m->own = own;
+    m->weights = weights;
+    m->inputs = inputs;
+    for (uint32_t i = 0; i < inputs; i++) {
+        m->base[i] = base;
+        m->width[i] = width[i];
+        base += nodes * width[i];
+    }
+    for (uint32_t s = 0; s < sets; s++) {
+        for (uint32_t i = 0; i < inputs; i++)
+            for (uint32_t b = 0; b < BUCKETS; b++) weights[s][i][b] = b < 2 ? LIGHT : HEAVY;
+        weights[s][inputs][0] = OWN;
+    }
+}
+
+static void init_state(state *s) {
+    static const uint32_t zero[] = {128, 43 * 32, COLUMNS, ROWS, 81, 512};
+    static const uint32_t sign[] = {81, ROWS, COLUMNS, 81, 27 * 64};
+    memset(s, 0, sizeof *s);
+    init_mixer(&s->mixers[0], s->zero, s->own, s->weights, KINDS, 1, zero, 6);
+    init_mixer(&s->mixers[1], s->sign, s->own + 1, s->weights + KINDS, 1, 1, sign, 5);
+    init_mixer(&s->mixers[2], s->size, s->own + 2, s->weights + KINDS + 1, NODES, NODES, zero, 6);
+    for (uint32_t x = 0; x < DOUBTS; x++) {
+        uint64_t odds = (uint64_t)POWERS[x & 255] << (x >> 8);
+        s->chances[x] = (uint16_t)(((uint64_t)1 << 32) / (65536 + odds));
+    }
+}
+
+/* floor(x / 2^bits), which >> of a negative number need not be. */
+static int64_t floor_shift(int64_t x, uint32_t bits) {
+    return x >= 0 ? x >> bits : ~(~x >> bits);
+}
+
+/* Number of bits of x; of 0 none. */
+static uint32_t length_of(uint32_t x) {
+#if defined(__GNUC__)
+    return x ? 32 - (uint32_t)__builtin_clz(x) : 0;
+#else
+    uint32_t bits = 0;
+    while (x >> bits) bits++;
+    return bits;
+#endif
+}
+
+/* 256 log2(x) for x in 1..65535, by the 8 bits after the first. */
+static int32_t log_of(uint32_t x) {
+    uint32_t top = length_of(x) - 1;
+    return (int32_t)(256 * top + LOGS[((x << (15 - top)) >> 7) & 255]);
+}
+
+static int32_t log_mean(uint64_t sum, uint64_t count) {
+    uint64_t x = 1 + sum / (count + 1);
+    return log_of(x > 65535 ? 65535 : (uint32_t)x);
+}
+
+static uint8_t bucket_of(uint32_t total) {
+    static const uint16_t edges[] = {1, 2, 4, 8, 20, 60, 250};
+    uint32_t seen = total / UNIT;
+    uint8_t b = 0;
+    while (b < 7 && seen >= edges[b]) b++;
+    return b;
+}
+
+/* Code one flag of a lane; in decoding the bit is read. */
+static uint32_t code_bit(coder *c, uint32_t chance, uint32_t bit) {
+    uint32_t range = c->high - c->low;
+    uint32_t middle = c->low + (uint32_t)(((uint64_t)range * chance) >> 16);
+    if (c->decoding) bit = c->code <= middle;
+    if (bit)
+        c->high = middle;
+    else
+        c->low = middle + 1;
+    while (!((c->low ^ c->high) >> 24)) {
+        if (c->decoding) {
+            uint32_t next = c->position + 4 < c->size ? c->in[c->position + 4] : 0;
+            c->code = c->code << 8 | next;
+        } else if (c->position < c->size) {
+            c->out[c->position] = (uint8_t)(c->high >> 24);
+        } else {
+            c->full = 1;
+        }
+        c->position++;
+        c->low <<= 8;
+        c->high = c->high << 8 | 255;
+    }
+    return bit;
+}
+
+static uint32_t mix(const state *s, const mixer *m, flag *f) {
+    const slot *own = &m->own[f->node];
+    uint32_t ones = own->ones + UNIT / 2u, zeros = own->zeros + UNIT / 2u;
+    uint32_t one = PRIOR * ones / (ones + zeros), zero;
+    int64_t dot;
+    if (one < 1) one = 1;
+    if (one > PRIOR - 1) one = PRIOR - 1;
+    zero = PRIOR - one;
+    f->odds[m->inputs] = log_of(ones) - log_of(zeros);
+    f->bucket[m->inputs] = 0;
+    dot = (int64_t)m->weights[f->set][m->inputs][0] * f->odds[m->inputs];
+    for (uint32_t i = 0; i < m->inputs; i++) {
+        const slot *seen = &m->slots[f->at[i]];
+        f->odds[i] = log_of(seen->ones + one) - log_of(seen->zeros + zero);
+        f->bucket[i] = bucket_of((uint32_t)seen->ones + seen->zeros);
+        dot += (int64_t)m->weights[f->set][i][f->bucket[i]] * f->odds[i];
+    }
+    dot = floor_shift(dot, 16);
+    if (dot >= 0) return 65536u - s->chances[dot > LIMIT ? LIMIT : dot];
+    return s->chances[-dot > LIMIT ? LIMIT : -dot];
+}
+
+static void place_flag(const mixer *m, flag *f, uint32_t set, uint32_t node,
+                       const uint32_t *contexts) {
+    f->set = set;
+    f->node = node;
+    for (uint32_t i = 0; i < m->inputs; i++)
+        f->at[i] = m->base[i] + node * m->width[i] + contexts[i];
+}
+
+static void count(slot *s, uint32_t bit) {
+    if (bit)
+        s->ones = (uint16_t)(s->ones + UNIT);
+    else
+        s->zeros = (uint16_t)(s->zeros + UNIT);
+}
+
+static void halve(slot *s) {
+    while ((uint32_t)s->ones + s->zeros > FULL) {
+        s->ones = (uint16_t)(s->ones - (s->ones >> 1));
+        s->zeros = (uint16_t)(s->zeros - (s->zeros >> 1));
+    }
+}
+
+/* Learn from all flags of a stage at once: sums first, then bounds. */
+static void learn(mixer *m, const flag *flags, uint32_t flag_count, uint32_t rate) {
+    for (uint32_t k = 0; k < flag_count; k++) {
+        const flag *f = &flags[k];
+        int64_t error = ((int64_t)f->bit << 16) - f->chance;
+        for (uint32_t i = 0; i <= m->inputs; i++) {
+            int64_t step = floor_shift(error * f->odds[i] * rate, 20);
+            m->weights[f->set][i][f->bucket[i]] += (int32_t)step;
+        }
+        count(&m->own[f->node], f->bit);
+        for (uint32_t i = 0; i < m->inputs; i++) count(&m->slots[f->at[i]], f->bit);
+    }
+    for (uint32_t k = 0; k < flag_count; k++) {
+        const flag *f = &flags[k];
+        for (uint32_t i = 0; i <= m->inputs; i++) {
+            int32_t *w = &m->weights[f->set][i][f->bucket[i]];
+            if (*w > HEAVIEST) *w = HEAVIEST;
+            if (*w < -HEAVIEST) *w = -HEAVIEST;
+        }
+        halve(&m->own[f->node]);
+        for (uint32_t i = 0; i < m->inputs; i++) halve(&m->slots[f->at[i]]);
+    }
+}
+
+typedef struct {
+    const dcz_context_shape *shape;
+    int32_t *levels;
+    state *s;
+    coder c;
+} job;
+
+static uint32_t size_of(int32_t level) { return (uint32_t)(level < 0 ? -level : level); }
+
+static uint32_t at_most(uint32_t x, uint32_t most) { return x < most ? x : most; }
+
+static uint32_t sign_of(int32_t level) { return level > 0 ? 2 : level < 0 ? 1 : 0; }
+
+/* The neighbours of a weight that are known before it: 0 outside of the matrix, and for those in the
+ * kernel outside of the plane. */
+typedef struct {
+    int32_t left, left2, up, up2, channel, channel2;
+    int32_t west, west2, north, north2, northwest, northeast;
+} neighbours;
+
+static neighbours look(const job *j, const lane *l) {
+    const uint64_t columns = j->shape->columns, wide = j->shape->plane_width;
+    const uint64_t plane = wide * j->shape->plane_height, c = l->column;
+    const uint64_t x = c % wide, y = c % plane / wide;
+    const int32_t *at = j->levels + l->row * columns + c;
+    neighbours n;
+    n.left = c > 0 ? at[-1] : 0;
+    n.left2 = c > 1 ? at[-2] : 0;
+    n.up = l->row > 0 ? *(at - columns) : 0;
+    n.up2 = l->row > 1 ? *(at - 2 * columns) : 0;
+    n.channel = c >= plane ? *(at - plane) : 0;
+    n.channel2 = c >= 2 * plane ? *(at - 2 * plane) : 0;
+    n.west = x > 0 ? at[-1] : 0;
+    n.west2 = x > 1 ? at[-2] : 0;
+    n.north = y > 0 ? *(at - wide) : 0;
+    n.north2 = y > 1 ? *(at - 2 * wide) : 0;
+    n.northwest = x > 0 && y > 0 ? *(at - wide - 1) : 0;
+    n.northeast = x + 1 < wide && y > 0 ? *(at - wide + 1) : 0;
+    return n;
+}
+
+/* What the contexts of the zero flag and of the magnitude are made of. */
+static void survey(const job *j, lane *l, const neighbours *n) {
+    const state *s = j->s;
+    const uint64_t plane = j->shape->plane_height * j->shape->plane_width;
+    const uint64_t channel = l->column / plane % CHANNELS, place = l->column % plane % CHANNELS;
+    const uint64_t mean = 256 * s->sum / (s->count + 1);
+    const int32_t scale = log_mean(256 * s->row_sum[l->row % LANES] + mean, l->column) +
+                          log_mean(256 * s->channel_sum[channel] + mean, s->channel_count[channel]) +
+                          log_mean(256 * s->place_sum[place] + mean, s->place_count[place]) -
+                          2 * log_mean(mean, 0);
+    uint64_t around = 3 * (uint64_t)size_of(n->up) + size_of(n->up2);
+    around += 2 * ((uint64_t)size_of(n->left) + size_of(n->channel) + size_of(n->north));
+    around += (uint64_t)size_of(n->left2) + size_of(n->channel2) + size_of(n->northwest);
+    around += (uint64_t)size_of(n->northeast) + size_of(n->west2) + size_of(n->north2);
+    l->scale = scale < 0 ? 0 : at_most((uint32_t)scale * 6 / 256, 127);
+    l->local = around < 12 ? (uint32_t)around
+                           : at_most(12 + (uint32_t)(log_mean(around - 1, 0) - log_of(12)) * 6 / 256, 63);
+    l->near = at_most(size_of(n->left), 2) + 3 * at_most(size_of(n->up), 2) +
+              9 * at_most(size_of(n->channel), 2) + 27 * at_most(size_of(n->north), 2);
+    l->pattern = (uint32_t)((n->west != 0) | (n->north != 0) << 1 | (n->northwest != 0) << 2 |
+                            (n->northeast != 0) << 3 | (n->west2 != 0) << 4 | (n->north2 != 0) << 5 |
+                            (n->up != 0) << 6 | (n->up2 != 0) << 7 | (n->channel != 0) << 8);
+    l->exact = at_most(size_of(n->left), 7) + 8 * at_most(size_of(n->up), 7) +
+               64 * at_most(size_of(n->north), 7);
+}
+
+static void code_zero(job *j, lane *l, flag *f) {
+    const neighbours n = look(j, l);
+    mixer *m = &j->s->mixers[0];
+    survey(j, l, &n);
+    const uint32_t contexts[INPUTS] = {l->scale,
+                                       l->scale / 3 * 32 + l->local / 2,
+                                       (uint32_t)(l->column % COLUMNS),
+                                       (uint32_t)(l->row % ROWS),
+                                       l->near,
+                                       l->pattern};
+    place_flag(m, f, l->local > 20 ? 3 : l->local > 6 ? 2 : l->local > 0 ? 1 : 0, 0, contexts);
+    f->chance = mix(j->s, m, f);
+    f->bit = code_bit(&j->c, f->chance, l->level != 0);
+}
+
+static void code_sign(job *j, const lane *l, flag *f) {
+    const neighbours n = look(j, l);
+    const uint64_t plane = j->shape->plane_height * j->shape->plane_width;
+    mixer *m = &j->s->mixers[1];
+    const uint32_t contexts[INPUTS] = {
+        sign_of(n.west) + 3 * sign_of(n.north) + 9 * sign_of(n.northwest) + 27 * sign_of(n.northeast),
+        (uint32_t)(l->row % ROWS),
+        (uint32_t)(l->column % COLUMNS),
+        sign_of(n.left) + 3 * sign_of(n.left2) + 9 * sign_of(n.up) + 27 * sign_of(n.up2),
+        sign_of(n.channel) + 3 * sign_of(n.channel2) + 9 * sign_of(n.north) +
+            27 * (uint32_t)(l->column % plane % 64)};
+    place_flag(m, f, 0, 0, contexts);
+    f->chance = mix(j->s, m, f);
+    f->bit = code_bit(&j->c, f->chance, l->level < 0);
+}
+
+/* Code one flag of a magnitude m: first how many bits it has after its first, one by one, then those
+ * bits, of which two are modelled. A lane is done at depth 64. */
+enum { DONE = 64, UNARY = 32 };
+
+static int code_size(job *j, lane *l, flag *f) {
+    mixer *m = &j->s->mixers[2];
+    uint32_t node, bit;
+    if (l->depth >= UNARY) {
+        node = 4 * l->bits;
+        bit = (uint32_t)l->magnitude >> (l->bits + 1) != 0;
+    } else {
+        uint32_t read = length_of(l->value) - 1;
+        bit = (uint32_t)l->magnitude >> (l->depth - 1) & 1;
+        if (read >= 2) {
+            l->value = 2 * l->value + code_bit(&j->c, 32768, bit);
+            l->depth--;
+            return 0;
+        }
+        node = 4 * l->bits + l->value;
+    }
+    const uint32_t contexts[INPUTS] = {l->scale,
+                                       l->scale / 3 * 32 + l->local / 2,
+                                       (uint32_t)(l->column % COLUMNS),
+                                       (uint32_t)(l->row % ROWS),
+                                       l->near,
+                                       l->exact};
+    place_flag(m, f, node, node, contexts);
+    f->chance = mix(j->s, m, f);
+    f->bit = code_bit(&j->c, f->chance, bit);
+    if (l->depth < UNARY) {
+        l->value = 2 * l->value + f->bit;
+        l->depth--;
+    } else if (f->bit) {
+        l->bits++;
+    }
+    if (l->depth >= UNARY && (!f->bit || l->bits == l->most)) l->depth = l->bits;
+    return 1;
+}
+
+static void code_sizes(job *j, uint32_t lanes) {
+    state *s = j->s;
+    const uint32_t top[2] = {length_of(j->shape->positive) - 1, length_of(j->shape->negative) - 1};
+    for (uint32_t k = 0; k < lanes; k++) {
+        lane *l = &s->lanes[k];
+        l->most = top[l->level < 0];
+        l->bits = 0;
+        l->value = 1;
+        l->depth = !l->level ? DONE : l->most ? UNARY : 0;
+    }
+    for (int busy = 1; busy;) {
+        uint32_t flags = 0;
+        busy = 0;
+        for (uint32_t k = 0; k < lanes; k++) {
+            lane *l = &s->lanes[k];
+            if (!l->depth || l->depth == DONE) continue;
+            busy = 1;
+            flags += (uint32_t)code_size(j, l, &s->flags[flags]);
+        }
+        learn(&s->mixers[2], s->flags, flags, j->shape->rate);
+    }
+}
+
+static int code_diagonal(job *j, uint32_t lanes) {
+    state *s = j->s;
+    const dcz_context_shape *shape = j->shape;
+    const uint64_t plane = shape->plane_height * shape->plane_width;
+    uint32_t flags = 0;
+    for (uint32_t k = 0; k < lanes; k++) {
+        lane *l = &s->lanes[k];
+        l->level = j->c.decoding ? 0 : j->levels[l->row * shape->columns + l->column];
+        l->magnitude = (int32_t)size_of(l->level);
+        code_zero(j, l, &s->flags[k]);
+        if (j->c.decoding) l->level = (int32_t)s->flags[k].bit;
+    }
+    learn(&s->mixers[0], s->flags, lanes, shape->rate);
+    for (uint32_t k = 0; k < lanes; k++) {
+        lane *l = &s->lanes[k];
+        if (!l->level) continue;
+        if (!shape->positive || !shape->negative) {
+            if (!shape->positive) l->level = -1;
+            continue;
+        }
+        code_sign(j, l, &s->flags[flags]);
+        l->level = s->flags[flags++].bit ? -1 : 1;
+    }
+    learn(&s->mixers[1], s->flags, flags, shape->rate);
+    code_sizes(j, lanes);
+    for (uint32_t k = 0; k < lanes; k++) {
+        lane *l = &s->lanes[k];
+        const uint64_t channel = l->column / plane % CHANNELS, place = l->column % plane % CHANNELS;
+        const uint32_t size = l->level ? l->value : 0;
+        if (size > (l->level < 0 ? shape->negative : shape->positive)) return DCZ_DAMAGED;
+        if (j->c.decoding)
+            j->levels[l->row * shape->columns + l->column] =
+                l->level < 0 ? -(int32_t)size : (int32_t)size;
+        s->row_sum[l->row % LANES] += size;
+        s->channel_sum[channel] += size;
+        s->channel_count[channel]++;
+        s->place_sum[place] += size;
+        s->place_count[place]++;
+        s->sum += size;
+        s->count++;
+    }
+    return j->c.full ? DCZ_NO_ROOM : DCZ_OK;
+}
+
+static int code_all(job *j) {
+    state *s = j->s;
+    const uint64_t rows = j->shape->rows, columns = j->shape->columns;
+    init_state(s);
+    for (uint64_t first = 0; first < rows; first += LANES) {
+        const uint64_t band = rows - first < LANES ? rows - first : LANES;
+        memset(s->row_sum, 0, sizeof s->row_sum);
+        for (uint64_t diagonal = 0; diagonal < band + columns - 1; diagonal++) {
+            uint32_t lanes = 0;
+            uint64_t r = diagonal < columns ? 0 : diagonal - columns + 1;
+            for (; r < band && r <= diagonal; r++) {
+                s->lanes[lanes].row = first + r;
+                s->lanes[lanes++].column = diagonal - r;
+            }
+            int status = code_diagonal(j, lanes);
+            if (status) return status;
+        }
+    }
+    return DCZ_OK;
+}
+
+static int usable(const dcz_context_shape *shape, const void *workspace, size_t workspace_size) {
+    const uint64_t most = (uint64_t)1 << 40;
+    if (!workspace || workspace_size < sizeof(state) || (uintptr_t)workspace % 8) return 0;
+    if (!shape->rows || !shape->columns || shape->rows > most / shape->columns) return 0;
+    if (!shape->plane_height || !shape->plane_width) return 0;
+    if (shape->plane_height > shape->columns / shape->plane_width) return 0;
+    if (shape->columns % (shape->plane_height * shape->plane_width)) return 0;
+    if (!shape->positive && !shape->negative) return 0;
+    return shape->positive <= 65536 && shape->negative <= 65536 && shape->rate >= 1 &&
+           shape->rate <= 64;
+}
+
+size_t dcz_context_workspace(void) { return sizeof(state); }
+
+int dcz_context_encode(const dcz_context_shape *shape, const int32_t *levels, uint8_t *out,
+                       size_t capacity, size_t *written, void *workspace, size_t workspace_size) {
+    job j = {shape, (int32_t *)(uintptr_t)levels, workspace, {0, UINT32_MAX, 0, 0, out, capacity, 0, 0, 0}};
+    if (!usable(shape, workspace, workspace_size)) return DCZ_MISUSE;
+    for (uint64_t i = 0; i < shape->rows * shape->columns; i++)
+        if (levels[i] > (int64_t)shape->positive || levels[i] < -(int64_t)shape->negative)
+            return DCZ_MISUSE;
+    int status = code_all(&j);
+    if (status) return status;
+    if (j.c.low) {
+        if (j.c.position >= capacity) return DCZ_NO_ROOM;
+        out[j.c.position++] = (uint8_t)((j.c.low >> 24) + 1);
+    }
+    *written = j.c.position;
+    return DCZ_OK;
+}
+
+int dcz_context_decode(const dcz_context_shape *shape, const uint8_t *stream, size_t length,
+                       int32_t *levels, void *workspace, size_t workspace_size) {
+    job j = {shape, levels, workspace, {0, UINT32_MAX, 0, stream, 0, length, 0, 1, 0}};
+    if (!usable(shape, workspace, workspace_size)) return DCZ_MISUSE;
+    for (uint32_t i = 0; i < 4; i++) j.c.code = j.c.code << 8 | (i < length ? stream[i] : 0u);
+    int status = code_all(&j);
+    if (status) return status;
+    if (j.c.low ? length != j.c.position + 1 || stream[length - 1] != (j.c.low >> 24) + 1
+                : length != j.c.position)
+        return DCZ_DAMAGED;
+    return DCZ_OK;
+}
