@@ -1,11 +1,11 @@
-"""Re-encode .dcz files with each entropy coder: bytes by mode and in all, and seconds.
+"""Re-encode .dcz files with each profile: bytes by mode and in all, and seconds.
 
     python -m compressor.benchmarks.codec FILE.dcz... [-o RESULT.json]
 
 The tensors of each file, shared ones with their indices and codebooks, are written again with
-``entropy`` huffman (the paper's storage) and rans (the smallest of all modes), and read back; what
-comes back is compared bit for bit. Sizes are without the graph, which no coder changes. Then two
-tensors of ``--weights`` weights are timed, one pruned to 10 %, one dense with 31 levels.
+profile huffman (the paper's storage), fast and best (the smallest of all modes), and read back;
+what comes back is compared bit for bit. Sizes are without the graph, which no coder changes. Then
+two tensors of ``--weights`` weights are timed, one pruned to 10 %, one dense with 31 levels.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from compressor.artifact import Artifact, Entropy, Shared, decode, encode, read
+from compressor.artifact import Artifact, Profile, Shared, decode, encode, read
 from compressor.benchmarks.environment import environment
 
 RESULT = Path(__file__).parent / "results" / "codec.json"
-ENTROPIES: tuple[Entropy, ...] = ("huffman", "rans")
+PROFILES: tuple[Profile, ...] = ("huffman", "fast", "best")
 
 Row = dict[str, Any]
 
@@ -50,14 +50,14 @@ def label(path: Path) -> str:
 
 
 def re_encode(name: str, artifact: Artifact) -> list[Row]:
-    """One row for each entropy coder, with the size relative to the first, Huffman's."""
+    """One row for each profile, with the size relative to the first, Huffman's."""
     tensors: dict[str, Any] = {}
     for tensor in artifact.names:
         shared = artifact.shared(tensor)
         tensors[tensor] = artifact.tensor(tensor) if shared is None else shared
     rows = []
-    for entropy in ENTROPIES:
-        rows.append(measured(name, tensors, entropy, artifact.metadata))
+    for profile in PROFILES:
+        rows.append(measured(name, tensors, profile, artifact.metadata))
         rows[-1]["relative"] = rows[-1]["bytes"] / rows[0]["bytes"]
         show(rows[-1])
     return rows
@@ -65,7 +65,7 @@ def re_encode(name: str, artifact: Artifact) -> list[Row]:
 
 def timed(name: str, tensor: Shared) -> list[Row]:
     """The same for one large tensor."""
-    rows = [measured(name, {name: tensor}, entropy, {}) for entropy in ENTROPIES]
+    rows = [measured(name, {name: tensor}, profile, {}) for profile in PROFILES]
     for row in rows:
         row["relative"] = row["bytes"] / rows[0]["bytes"]
         show(row)
@@ -73,10 +73,10 @@ def timed(name: str, tensor: Shared) -> list[Row]:
 
 
 def measured(
-    name: str, tensors: Mapping[str, Any], entropy: Entropy, metadata: Mapping[str, str]
+    name: str, tensors: Mapping[str, Any], profile: Profile, metadata: Mapping[str, str]
 ) -> Row:
     start = time.perf_counter()
-    blob = encode(tensors, entropy=entropy, metadata=metadata)
+    blob = encode(tensors, profile=profile, metadata=metadata)
     written = time.perf_counter()
     artifact = decode(blob)
     found = artifact.tensors()
@@ -90,7 +90,7 @@ def measured(
         modes[entry.mode.name] = modes.get(entry.mode.name, 0) + entry.bytes
     return {
         "file": name,
-        "entropy": entropy,
+        "profile": profile,
         "weights": sum(entry.elements for entry in artifact.entries),
         "bytes": artifact.size,
         "overhead": artifact.overhead,
@@ -118,7 +118,7 @@ def show(row: Row) -> None:
         row["weights"] / max(row[f"{way}_seconds"], 1e-3) / 1e6 for way in ("encode", "decode")
     ]
     print(
-        f"{row['file']:<28} {row['entropy']:<8} {row['bytes']:>10,} B  {row['relative']:.4f}  "
+        f"{row['file']:<28} {row['profile']:<8} {row['bytes']:>10,} B  {row['relative']:.4f}  "
         f"{speed[0]:.1f} / {speed[1]:.1f} M weights/s  {modes}",
         flush=True,
     )

@@ -16,6 +16,7 @@ SETTINGS = {
     "epochs": "prune.retrain.epochs",
     "lr": "prune.retrain.lr",
     "quantize": "share.bits",
+    "profile": "encode.profile",
     "finetune_epochs": "share.finetune.epochs",
     "data": "data.spec",
     "mean": "data.mean",
@@ -39,6 +40,12 @@ SETTINGS = {
     "--quantize",
     metavar="BITS",
     help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns.",
+)
+@click.option(
+    "--profile",
+    metavar="NAME",
+    help="How the artifact is coded: best (smallest), fast (decodes fastest) or huffman (as in "
+    "the paper) [default: best below 5 million parameters, else fast].",
 )
 @click.option("--epochs", type=int, help="Epochs of retraining after pruning.")
 @click.option("--lr", type=float, help="Learning rate of that retraining.")

@@ -33,6 +33,8 @@ from compressor.workspace import Json, Workspace
 
 SCHEMA = 1
 # What the outputs are called until they are published, whatever the network is called.
+_SMALL = 5_000_000
+"""Parameters below which the smallest file is worth a slower decoder."""
 DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
 
 
@@ -111,7 +113,7 @@ class Run:
             report = stage(self.network, settings, self.context)
             self.workspace.save(name, module.state_dict())
             # Without entropy coding: the paper's size after this stage, before the next one.
-            blob = artifact.encode(stored_tensors(self.network, "fp32"), entropy="flat")
+            blob = artifact.encode(stored_tensors(self.network, "fp32"), profile="flat")
             self.workspace.write(f"{name}.dcz", blob)
             return {**self._measured(blob, report.layers), "history": report.history}
 
@@ -137,6 +139,14 @@ class Run:
             "accuracy": self._accuracy(),
         }
 
+    def _profile(self) -> artifact.Profile:
+        """The writer's profile; "auto" is the smallest that a network of this size decodes soon."""
+        wanted = self.recipe.encode.profile
+        if wanted != "auto":
+            return wanted
+        weights = sum(value.numel() for value in self.network.module.parameters())
+        return "best" if weights < _SMALL else "fast"
+
     def _encode(self) -> Json:
         settings = self.recipe.encode
         stored = stored_tensors(self.network, settings.width)
@@ -153,7 +163,7 @@ class Run:
                     "recipe_sha256": self.recipe.digest(),
                     "sparsity": f"{size.sparsity:.6f}",
                 },
-                entropy=settings.entropy,
+                profile=self._profile(),
                 progress=lambda name, done, total: advance(name),
             )
         self.workspace.write(DCZ, blob)

@@ -22,14 +22,14 @@ from compressor.errors import OutputError, UsageError
 from compressor.per_layer import PerLayer
 
 Init = typing.Literal["linear", "density", "random"]
-Entropy = typing.Literal["huffman", "rans", "flat"]
+EncodeProfile = typing.Literal["auto", "best", "fast", "huffman", "flat"]
 Width = typing.Literal["fp16", "fp32"]
 # A setting per layer, in any of the ways in which one can be written (per_layer.py).
 Rules = PerLayer | float | str | Mapping[str, float]
 
 INITS = ("linear", "density", "random")
 OPTIMIZERS = ("sgd", "adam")
-ENTROPIES = ("huffman", "rans", "flat")
+ENCODE_PROFILES = ("auto", "best", "fast", "huffman", "flat")
 WIDTHS = ("fp16", "fp32")
 AUGMENTS = ("auto", "none", "flip-crop", "affine")
 
@@ -172,18 +172,20 @@ class Encode:
     """Stage 3 (section 4): relative indices, entropy codes, the ``.dcz`` artifact.
 
     ``width`` is what vectors are rounded to (biases, norm parameters and statistics, codebooks);
-    weights that no stage shared stay fp32. ``entropy`` "huffman" is the paper's own storage, "rans"
-    takes the smallest of all storage modes for each tensor, "flat" writes fixed-width codes, to see
-    what entropy coding brings. ``graph`` false leaves the ONNX graph out.
+    weights that no stage shared stay fp32. ``profile`` is what the storage of each tensor is chosen
+    from: "best" is every mode, context mixing included, for the smallest file; "fast" leaves that
+    out and decodes at memory speed; "auto" is "best" for networks below five million parameters,
+    else "fast"; "huffman" is the paper's own storage; "flat" writes fixed-width codes, to see what
+    entropy coding brings. ``graph`` false leaves the ONNX graph out.
     """
 
     width: Width = "fp16"
-    entropy: Entropy = "huffman"
+    profile: EncodeProfile = "auto"
     graph: bool = True
 
     def __post_init__(self) -> None:
         _choice("encode.width", self.width, WIDTHS)
-        _choice("encode.entropy", self.entropy, ENTROPIES)
+        _choice("encode.profile", self.profile, ENCODE_PROFILES)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ GOLDEN = Path(__file__).parent / "golden"
 FORMAT = Path(__file__).parents[1] / "docs" / "format.md"
 GOOD: dict[str, dict[str, Any]] = runpy.run_path(str(GOLDEN / "make.py"))["GOOD"]
 BAD: dict[str, str] = json.loads((GOLDEN / "bad" / "messages.json").read_text())
+CONTEXT = runpy.run_path(str(GOLDEN / "second_context.py"))
 DTYPES = ["f4", "f2", "f8", "?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
 
 
@@ -105,13 +106,34 @@ def second_table(source: Bytes) -> dict[str, int]:
     return code
 
 
+def second_head(source: Bytes, shared: bool) -> tuple[Any, int, Any]:
+    """The codebook, the gap width, and how floats are stored."""
+    k = source.varint() if shared else 0
+    form, width = divmod(source.take(1)[0], 16)
+    if form == 2:
+        m = source.varint()
+        (step,) = np.frombuffer(source.take(4), "<f4")
+        levels = [level for level in range(-m, k - m + 1) if level]
+        return np.array([np.float32(level) * step for level in levels], "<f4"), width, None
+    kind = np.dtype("<f2" if form else "<f4")
+    return np.frombuffer(source.take(k * kind.itemsize), kind).astype(np.float32), width, kind
+
+
+def second_context(payload: bytes, shape: list[int]) -> tuple[Any, Any]:
+    """The (n,) symbols of a CONTEXT payload, and its codebook."""
+    source = Bytes(payload)
+    book, _, _ = second_head(source, True)
+    h, w, z = source.varint(), source.varint(), source.take(1)[0]
+    order = CONTEXT["order"](book.tolist())
+    top = {False: max(order), True: -min(order)}
+    levels = CONTEXT["levels"](source.data[source.at :], shape, h, w, z, top)
+    return [order.index(level) for level in levels], book
+
+
 def second_gaps(payload: bytes, n: int, shared: bool, rans: bool) -> tuple[Any, Any]:
     """The (n,) symbols of a GAP payload, and its codebook."""
     source = Bytes(payload)
-    k = source.varint() if shared else 0
-    half, width = divmod(source.take(1)[0], 16)
-    kind = np.dtype("<f2" if half else "<f4")
-    book = np.frombuffer(source.take(k * kind.itemsize), kind).astype(np.float32)
+    book, width, kind = second_head(source, shared)
     kept, fillers = source.varint(), source.varint()
     flat: list[Any] = [0] * n if shared else [np.float32(0)] * n
     if kept:
@@ -205,9 +227,7 @@ def second_rans(source: Bytes, tables: list[list[int]], contexts: list[int]) -> 
 def second_dense(payload: bytes, shape: list[int]) -> tuple[Any, Any]:
     """The (n,) symbols of a DENSE_RANS payload, and its codebook."""
     source = Bytes(payload)
-    k, half = source.varint(), source.take(1)[0] // 16
-    kind = np.dtype("<f2" if half else "<f4")
-    book = np.frombuffer(source.take(k * kind.itemsize), kind).astype(np.float32)
+    book, _, _ = second_head(source, True)
     sizes = [*[*shape, 1, 1][:2], math.prod(shape[2:])]
     head = source.varint()
     numbers = [(head >> shift) % 8 + 1 for shift in (0, 3, 6)]
@@ -255,6 +275,8 @@ def second_decoder(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes |
         else:
             if mode == 5:
                 flat, book = second_dense(payload, shape)
+            elif mode == 6:
+                flat, book = second_context(payload, shape)
             else:
                 flat, book = second_gaps(payload, n, mode in (2, 4), mode == 4)
             k = len(book)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compressor.artifact import Entropy, Limits, Mode, Shared, decode, encode, read
+from compressor.artifact import Limits, Mode, Profile, Shared, decode, encode, read
+from compressor.artifact.types import PROFILES
 from compressor.errors import ArtifactError
 
 Array = npt.NDArray[Any]
@@ -93,20 +94,20 @@ def assert_equal(found: Array, expected: Array) -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=5), arrays(), max_size=4),
-    st.sampled_from(["rans", "huffman", "flat"]),
+    st.sampled_from(PROFILES),
     st.none() | st.binary(max_size=50),
     st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
 )
 def test_every_tensor_comes_back_bit_for_bit(
-    tensors: dict[str, Array | Shared], entropy: Entropy, graph: bytes | None, meta: dict[str, str]
+    tensors: dict[str, Array | Shared], profile: Profile, graph: bytes | None, meta: dict[str, str]
 ) -> None:
-    blob = encode(tensors, graph=graph, metadata=meta, entropy=entropy)
+    blob = encode(tensors, graph=graph, metadata=meta, profile=profile)
     artifact = decode(blob)
     assert artifact.names == tuple(tensors)
     assert artifact.metadata == meta
     assert artifact.graph == graph
     assert artifact.size == len(blob)
-    assert artifact.size_without_graph == len(encode(tensors, metadata=meta, entropy=entropy))
+    assert artifact.size_without_graph == len(encode(tensors, metadata=meta, profile=profile))
     stored_graph = artifact.size - artifact.size_without_graph - 12 if graph is not None else 0
     payloads = sum(entry.bytes for entry in artifact.entries)
     assert artifact.overhead + payloads + stored_graph == artifact.size
@@ -186,7 +187,7 @@ def test_the_gap_width_gives_the_fewest_bytes(keep: float) -> None:
         counts = varint_size(len(values)) + varint_size(fillers) + varint_size(gap_bytes)
         return 2 + 16 * 4 + counts + gap_table + value_table + gap_bytes + value_bytes
 
-    (entry,) = decode(encode({"w": tensor}, entropy="flat")).entries
+    (entry,) = decode(encode({"w": tensor}, profile="flat")).entries
     assert entry.bytes == min(map(payload, range(13)))
     assert entry.gap_width is not None
     assert entry.bytes == payload(entry.gap_width)
@@ -204,7 +205,7 @@ def test_the_whole_is_close_to_the_entropy_of_gaps_and_values() -> None:
 
     bound = entropy(np.diff(positions, prepend=-1)) + entropy(tensor.indices.ravel()[positions])
     assert bound <= 8 * entry.bytes <= 1.03 * bound + 8 * (31 * 4 + 60)
-    flat = decode(encode({"w": tensor}, entropy="flat")).entries[0]
+    flat = decode(encode({"w": tensor}, profile="flat")).entries[0]
     assert entry.bytes < flat.bytes
 
 
@@ -226,19 +227,19 @@ def entropy_bits(symbols: Array) -> float:
 
 def test_classes_of_channels_save_what_their_scales_do() -> None:
     tensor, octaves = scaled(64, 48)
-    huffman = decode(encode({"w": tensor}, entropy="huffman")).entries[0]
-    classes = decode(encode({"w": tensor}, entropy="rans")).entries[0]
+    huffman = decode(encode({"w": tensor}, profile="huffman")).entries[0]
+    classes = decode(encode({"w": tensor}, profile="fast")).entries[0]
     assert classes.mode is Mode.DENSE_RANS
     bound = sum(entropy_bits(tensor.indices[octaves == octave]) for octave in range(7)) / 8
     side = 30 * 2 + 7 * 30 + (64 + 48) * 3 // 8  # codebook, tables, classes
     assert bound < classes.bytes <= 1.02 * bound + side < huffman.bytes
-    assert_equal(decode(encode({"w": tensor}, entropy="rans")).tensor("w"), dense(tensor))
+    assert_equal(decode(encode({"w": tensor}, profile="fast")).tensor("w"), dense(tensor))
 
 
 def test_dense_streams_are_close_to_the_entropy() -> None:
     rng = np.random.default_rng(0)
     indices = np.minimum(rng.geometric(0.3, (500, 400)) - 1, 31).astype(np.uint8)
-    (entry,) = decode(encode({"w": Shared(indices, gaussian(31))}, entropy="rans")).entries
+    (entry,) = decode(encode({"w": Shared(indices, gaussian(31))}, profile="fast")).entries
     assert entry.mode is Mode.DENSE_RANS
     bound = entropy_bits(indices) / 8
     assert bound <= entry.bytes <= 1.006 * bound + 31 * 4 + 60
@@ -249,14 +250,14 @@ def test_rans_is_never_larger_than_huffman() -> None:
         for shape in ((5,), (30, 7), (40, 5, 3, 3), (100, 300)):
             tensor = laplace(shape, keep, 16, seed)
             rans, huffman = (
-                len(encode({"w": tensor}, entropy=entropy)) for entropy in ("rans", "huffman")
+                len(encode({"w": tensor}, profile=profile)) for profile in ("fast", "huffman")
             )
             assert rans <= huffman
 
 
 def test_what_huffman_writes_has_no_mode_of_rans() -> None:
     for tensor in (scaled(20, 20)[0], laplace((100, 100), 0.3, 16)):
-        (entry,) = decode(encode({"w": tensor}, entropy="huffman")).entries
+        (entry,) = decode(encode({"w": tensor}, profile="huffman")).entries
         assert entry.mode is Mode.GAP_SHARED
 
 
@@ -348,8 +349,8 @@ def test_shared_tensors_are_checked(indices: Array, codebook: Array, message: st
 
 
 def test_what_cannot_be_written_is_said() -> None:
-    with pytest.raises(ArtifactError, match="'zip' is unknown; rans, huffman and flat"):
-        encode({}, entropy="zip")  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="'zip' is unknown; there are best, fast"):
+        encode({}, profile="zip")  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="cannot be written as UTF-8"):
         encode({"\ud800": gaussian(1)})
     with pytest.raises(ArtifactError, match="1025 metadata texts"):

@@ -284,7 +284,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "bits": ("7bit", PerLayer((("*", 7),))),
     "init": ("density", "density"),
     "width": ("fp32", "fp32"),
-    "entropy": ("flat", "flat"),
+    "profile": ("flat", "flat"),
     "graph": ("false", False),
     "opset": ("19", 19),
     "tolerance": ("0.125", 0.125),

@@ -21,7 +21,7 @@ from compressor.errors import OutputError, StageError, UsageError
 from compressor.per_layer import PerLayer
 from compressor.recipe import (
     AUGMENTS,
-    ENTROPIES,
+    ENCODE_PROFILES,
     INITS,
     OPTIMIZERS,
     WIDTHS,
@@ -96,7 +96,7 @@ RECIPES = st.builds(
     encode=st.builds(
         Encode,
         width=st.sampled_from(WIDTHS),
-        entropy=st.sampled_from(ENTROPIES),
+        profile=st.sampled_from(ENCODE_PROFILES),
         graph=st.booleans(),
     ),
     export=st.builds(
@@ -179,7 +179,7 @@ CHANGED: dict[Dotted, object] = {
     ("share", "bits"): 4,
     ("share", "init"): "density",
     ("encode", "width"): "fp32",
-    ("encode", "entropy"): "flat",
+    ("encode", "profile"): "flat",
     ("encode", "graph"): False,
     ("export", "opset"): 19,
     ("export", "tolerance"): 2e-4,
@@ -341,7 +341,7 @@ def test_sensitivities_at_the_ends_are_taken(limit: float) -> None:
         (lambda: Prune(rounds=0), "prune.rounds"),
         (lambda: Share(init="kmeans++"), "share.init.*linear, density, random"),  # type: ignore[arg-type]
         (lambda: Encode(width="fp8"), "encode.width.*fp16, fp32"),  # type: ignore[arg-type]
-        (lambda: Encode(entropy="zip"), "encode.entropy.*huffman, rans, flat"),  # type: ignore[arg-type]
+        (lambda: Encode(profile="zip"), "encode.profile.*auto, best, fast"),  # type: ignore[arg-type]
         (lambda: Export(opset=17), "export.opset.*between 18 and 23"),
         (lambda: Export(tolerance=-1), "export.tolerance"),
         (lambda: Export(samples=0), "export.samples"),

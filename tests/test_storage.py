@@ -99,13 +99,13 @@ WIDTHS = pytest.mark.parametrize("width", ["fp16", "fp32"])
 
 @NETWORKS
 @WIDTHS
-@pytest.mark.parametrize("entropy", ["huffman", "flat"])
+@pytest.mark.parametrize("profile", ["huffman", "flat"])
 def test_what_decodes_is_what_is_evaluated(
-    build: Callable[[], nn.Module], shape: tuple[int, ...], width: str, entropy: artifact.Entropy
+    build: Callable[[], nn.Module], shape: tuple[int, ...], width: str, profile: artifact.Profile
 ) -> None:
     """The network that is evaluated, one built from nothing, and the stored values agree."""
     network = prepared(build, shape)
-    blob = artifact.encode(stored_tensors(network, width), entropy=entropy)
+    blob = artifact.encode(stored_tensors(network, width), profile=profile)
     decoded = artifact.decode(blob).tensors()
     load_decoded(network.module, decoded)
     x = torch.randn(2, *shape)

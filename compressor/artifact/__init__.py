@@ -1,16 +1,16 @@
 """The .dcz file: a compressed network in one self-describing file (`docs/format.md`)."""
 
 from compressor.artifact.reader import Artifact, decode, read
-from compressor.artifact.types import Entry, Limits, Mode, Parts, Shared
-from compressor.artifact.writer import Entropy, encode
+from compressor.artifact.types import Entry, Limits, Mode, Parts, Profile, Shared
+from compressor.artifact.writer import encode
 
 __all__ = [
     "Artifact",
-    "Entropy",
     "Entry",
     "Limits",
     "Mode",
     "Parts",
+    "Profile",
     "Shared",
     "decode",
     "encode",

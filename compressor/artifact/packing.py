@@ -7,12 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compressor.artifact.context_packing import pack_context
+from compressor.artifact.heads import fits_half, narrow, pack_head
 from compressor.artifact.layout import fixed_payload, payload_cost
 from compressor.artifact.planning import Plan, plan_floats, plan_shared
 from compressor.artifact.rans_packing import pack_rans
-from compressor.artifact.types import BLOCK, DTYPES, HALF_FLAG, Mode, Shared, index_dtype
+from compressor.artifact.types import (
+    BLOCK,
+    DTYPES,
+    HALF_FLAG,
+    Mode,
+    Profile,
+    Shared,
+    index_dtype,
+)
 from compressor.coding import gaps
-from compressor.coding.buffer import varint
 from compressor.coding.gaps import Symbols
 from compressor.coding.symbols import SymbolWriter
 
@@ -30,15 +39,14 @@ class Payload:
     decoded_crc: int | None = None
 
 
-def pack_tensor(tensor: npt.NDArray[Any] | Shared, *, huffman: bool, rans: bool = False) -> Payload:
-    """Return the smallest payload that decodes to ``tensor`` bit for bit.
-
-    Codes are flat unless ``huffman``; modes with rANS are among the choice where ``rans``.
+def pack_tensor(tensor: npt.NDArray[Any] | Shared, profile: Profile) -> Payload:
+    """Return the smallest payload of ``profile`` that decodes to ``tensor`` bit for bit.
 
     A plain array's dtype must be one of `DTYPES`, in any byte order.
     """
+    huffman = profile != "flat"
     if isinstance(tensor, Shared):
-        return _pack_shared(tensor, huffman=huffman, rans=rans)
+        return _pack_shared(tensor, profile, huffman=huffman)
     dtype = DTYPES.index(tensor.dtype.newbyteorder("<"))
     flat = np.ascontiguousarray(tensor, dtype=DTYPES[dtype]).reshape(-1)
     if dtype != 0:
@@ -46,14 +54,11 @@ def pack_tensor(tensor: npt.NDArray[Any] | Shared, *, huffman: bool, rans: bool 
     return _pack_floats(flat.view("<u4"), huffman=huffman)
 
 
-def _pack_shared(tensor: Shared, *, huffman: bool, rans: bool) -> Payload:
+def _pack_shared(tensor: Shared, profile: Profile, *, huffman: bool) -> Payload:
     size = len(tensor.codebook)
     flat = np.ascontiguousarray(tensor.indices).reshape(-1).astype(index_dtype(size), copy=False)
     plan = plan_shared(gaps.count_runs(flat), _count(flat, size + 1), huffman=huffman)
-    book = np.ascontiguousarray(tensor.codebook, dtype="<f4")
-    half = _fits_half(book.view("<u4"))
-    centroids = (_narrow(book) if half else book).tobytes()
-    head = varint(size) + bytes([plan.width + HALF_FLAG * half]) + centroids
+    head = pack_head(tensor.codebook, plan.width)
     cost = payload_cost(Mode.GAP_SHARED, len(head) + plan.size)
     best: Payload | None = None
     # In every other mode a kept weight takes two bytes or more, so those are seldom worth a look.
@@ -61,26 +66,36 @@ def _pack_shared(tensor: Shared, *, huffman: bool, rans: bool) -> Payload:
         plain = _pack_floats(tensor.dense().reshape(-1).view("<u4"), huffman=huffman)
         if payload_cost(plain.mode, len(plain.data)) < cost:
             best, cost = plain, payload_cost(plain.mode, len(plain.data))
-    if rans and len(flat):
-        for mode, data in pack_rans(flat, tensor.indices.shape, book, half, centroids):
-            if payload_cost(mode, len(data)) < cost:
-                best = Payload(mode, 0, data, zlib.crc32(flat.data))
-                cost = payload_cost(mode, len(data))
+    for mode, data in _entropy_coded(flat, tensor, profile):
+        if payload_cost(mode, len(data)) < cost:
+            best = Payload(mode, 0, data, zlib.crc32(flat.data))
+            cost = payload_cost(mode, len(data))
     if best:
         return best
     data = head + _pack_entries(flat, plan, SymbolWriter(plan.values.code))
     return Payload(Mode.GAP_SHARED, 0, data, zlib.crc32(flat.data))
 
 
+def _entropy_coded(flat: Symbols, tensor: Shared, profile: Profile) -> list[tuple[Mode, bytes]]:
+    """Return the payloads in the modes that go beyond the paper's."""
+    if profile not in ("fast", "best") or not len(flat):
+        return []
+    shape = tensor.indices.shape
+    payloads = pack_rans(flat, shape, tensor.codebook)
+    if profile == "best" and len(tensor.codebook):
+        payloads.append((Mode.CONTEXT, pack_context(flat, shape, tensor.codebook)))
+    return payloads
+
+
 def _pack_floats(bits: Bits, *, huffman: bool) -> Payload:
-    half = _fits_half(bits)
+    half = fits_half(bits)
     fixed = Mode.FP16 if half and len(bits) else Mode.RAW
     plan = plan_floats(gaps.count_runs(bits), 2 if half else 4, huffman=huffman)
     if payload_cost(Mode.GAP_FLOAT, 1 + plan.size) < fixed_payload(fixed, 0, len(bits)):
         head = bytes([plan.width + HALF_FLAG * half])
         data = head + _pack_entries(bits, plan, _FloatWriter(half))
         return Payload(Mode.GAP_FLOAT, 0, data, zlib.crc32(bits.data))
-    values: npt.NDArray[Any] = _narrow(bits.view("<f4")) if fixed is Mode.FP16 else bits
+    values: npt.NDArray[Any] = narrow(bits.view("<f4")) if fixed is Mode.FP16 else bits
     return Payload(fixed, 0, _bytes(values))
 
 
@@ -92,7 +107,7 @@ class _FloatWriter:
         self._bytes = bytearray()
 
     def write(self, bits: Bits) -> None:
-        self._bytes += (_narrow(bits.view("<f4")) if self._half else bits).tobytes()
+        self._bytes += (narrow(bits.view("<f4")) if self._half else bits).tobytes()
 
     def finish(self) -> bytes:
         return bytes(self._bytes)
@@ -115,24 +130,6 @@ def _count(flat: Symbols, size: int) -> npt.NDArray[np.int64]:
     return counts
 
 
-def _fits_half(bits: Bits) -> bool:
-    """Whether every float32 value survives float16 bit for bit; a NaN does not count as such.
-
-    How a NaN is widened differs between machines, so none is ever narrowed.
-    """
-    for start in range(0, len(bits), BLOCK):
-        wide = bits[start : start + BLOCK].view("<f4")
-        back = _narrow(wide).astype("<f4")
-        if np.isnan(wide).any() or not np.array_equal(wide.view("<u4"), back.view("<u4")):
-            return False
-    return True
-
-
 def _bytes(flat: npt.NDArray[Any]) -> memoryview:
     """Return the bytes of ``flat`` (n,), contiguous, without a copy."""
     return flat.view(np.uint8).data
-
-
-def _narrow(wide: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    with np.errstate(over="ignore", under="ignore"):
-        return wide.astype("<f2")

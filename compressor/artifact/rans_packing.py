@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from compressor.artifact.classes import Classes, one_class, pack_classes, three_axes
 from compressor.artifact.grouping import count_tables, find_classes
-from compressor.artifact.types import HALF_FLAG, Mode
+from compressor.artifact.heads import pack_head
+from compressor.artifact.types import Mode
 from compressor.coding import gaps, rans
 from compressor.coding.buffer import varint
 from compressor.coding.gaps import MAX_WIDTH, Runs, Symbols
@@ -20,25 +21,21 @@ def pack_rans(
     flat: Symbols,
     shape: tuple[int, ...],
     codebook: npt.NDArray[np.float32],
-    half: bool,
-    centroids: bytes,
 ) -> list[tuple[Mode, bytes]]:
     """Return the payloads of the rANS modes for indices ``flat`` (n,), n >= 1.
 
     There are none where so many indices occur that a table of 2^14 would be too coarse.
-    ``centroids`` are the codebook as it stands in the file, in float16 where ``half``.
     """
     size = len(codebook)
     cube = flat.reshape(three_axes(shape))
     counts = count_tables(cube, one_class(shape), size + 1)[0]
     if np.count_nonzero(counts) > MAX_USED:
         return []
-    flag = HALF_FLAG * half
-    dense = varint(size) + bytes([flag]) + centroids + _pack_dense(flat, shape, codebook, counts)
+    dense = pack_head(codebook, 0) + _pack_dense(flat, shape, codebook, counts)
     payloads = [(Mode.DENSE_RANS, dense)]
     if counts[0] < len(flat):
         width, body = _pack_gaps(flat, counts)
-        payloads.append((Mode.GAP_RANS, varint(size) + bytes([width + flag]) + centroids + body))
+        payloads.append((Mode.GAP_RANS, pack_head(codebook, width) + body))
     return payloads
 
 

@@ -74,7 +74,8 @@ class DensePayload:
 def parse_dense(record: TensorRecord, payload: memoryview) -> DensePayload:
     """Return the parts of a DENSE_RANS payload; the stream is not decoded."""
     reader = ByteReader(payload, "the payload")
-    width, _, codebook, centroids = read_head(reader, True)
+    head = read_head(reader, True)
+    codebook, width = head.codebook, head.width
     if width:
         raise ArtifactError(f"a tensor without gaps has a gap width of {width}")
     if not record.elements:
@@ -84,6 +85,6 @@ def parse_dense(record: TensorRecord, payload: memoryview) -> DensePayload:
     tables = [read_frequencies(reader, len(codebook) + 1) for _ in range(classes.tables)]
     side = reader.position - start
     stream = reader.take(reader.remaining)
-    parts = Parts(values=len(stream), tables=side, codebook=centroids)
+    parts = Parts(values=len(stream), tables=side, codebook=head.bytes)
     parts = replace(parts, other=len(payload) - parts.total)
     return DensePayload(record.shape, codebook, classes, tables, stream, parts)

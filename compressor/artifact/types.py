@@ -2,17 +2,24 @@
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from compressor.errors import ArtifactError
 
+Profile = Literal["best", "fast", "huffman", "flat"]
+"""What a writer chooses from: all modes; those that decode fastest; the paper's own; codes of fixed
+width."""
+PROFILES: tuple[Profile, ...] = ("best", "fast", "huffman", "flat")
+
 MAX_CODEBOOK = 1 << 16
 """Most entries of a codebook."""
 HALF_FLAG = 16
 """Bit of the width byte: codebook (shared modes) or values (GAP_FLOAT) are float16."""
+GRID_FLAG = 32
+"""Bit of the width byte: the codebook is a grid, whole multiples of one step."""
 BLOCK = 1 << 17
 """Weights handled at once where a whole tensor's worth of scratch would be too much."""
 
@@ -42,6 +49,7 @@ class Mode(enum.IntEnum):
     GAP_FLOAT = 3
     GAP_RANS = 4
     DENSE_RANS = 5
+    CONTEXT = 6
 
     @property
     def coded(self) -> bool:
@@ -51,7 +59,7 @@ class Mode(enum.IntEnum):
     @property
     def shared(self) -> bool:
         """Whether the payload holds a codebook and indices."""
-        return self in (Mode.GAP_SHARED, Mode.GAP_RANS, Mode.DENSE_RANS)
+        return self in (Mode.GAP_SHARED, Mode.GAP_RANS, Mode.DENSE_RANS, Mode.CONTEXT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +124,8 @@ class Limits:
 class Parts:
     """Bytes of a payload by what they hold; they add up to the payload.
 
-    ``values`` are codebook indices or weights, ``gaps`` positions (in the modes with rANS, which
-    have one stream for both, they are among the values), ``tables`` the code or frequency tables
+    ``values`` are codebook indices or weights, ``gaps`` positions (in the modes that have one
+    stream for both they are among the values), ``tables`` the code or frequency tables
     and classes, ``codebook`` the centroids, ``other`` counts and flags.
     """
 

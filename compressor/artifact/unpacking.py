@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compressor.artifact.context_unpacking import ContextPayload, parse_context
 from compressor.artifact.heads import read_floats, read_head, widen
 from compressor.artifact.layout import TensorRecord
-from compressor.artifact.rans_unpacking import EntryReader, RansEntries, parse_dense
+from compressor.artifact.rans_unpacking import DensePayload, EntryReader, RansEntries, parse_dense
 from compressor.artifact.types import DTYPES, Entry, Mode, Parts, Shared, index_dtype
 from compressor.coding import gaps
 from compressor.coding.buffer import ByteReader
@@ -62,8 +63,8 @@ def unpack_tensor(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]
 
 def unpack_shared(record: TensorRecord, payload: memoryview) -> Shared:
     """Return indices and codebook of a tensor in one of the shared modes."""
-    if record.mode is Mode.DENSE_RANS:
-        dense = parse_dense(record, payload)
+    if record.mode in (Mode.DENSE_RANS, Mode.CONTEXT):
+        dense = _parse_dense(record, payload)
         indices, codebook = dense.symbols(index_dtype(len(dense.codebook))), dense.codebook
         _check_decoded(indices, record)
     else:
@@ -73,10 +74,10 @@ def unpack_shared(record: TensorRecord, payload: memoryview) -> Shared:
 
 
 def describe(record: TensorRecord, payload: memoryview) -> Entry:
-    """Return what there is to know of a tensor; only DENSE_RANS is decoded for it, to count."""
+    """Return what there is to know of a tensor; modes without a count are decoded for it."""
     known = (record.name, record.shape, DTYPES[record.dtype].name, record.mode, record.elements)
-    if record.mode is Mode.DENSE_RANS:
-        dense, shared = parse_dense(record, payload), unpack_shared(record, payload)
+    if record.mode in (Mode.DENSE_RANS, Mode.CONTEXT):
+        dense, shared = _parse_dense(record, payload), unpack_shared(record, payload)
         nonzero = int(np.count_nonzero(shared.indices))
         values = len(dense.codebook)
         return Entry(*known, nonzero, len(payload), dense.parts, codebook_size=values)
@@ -88,10 +89,16 @@ def describe(record: TensorRecord, payload: memoryview) -> Entry:
     return Entry(*known, int(np.count_nonzero(flat)), len(payload), Parts(values=len(payload)))
 
 
+def _parse_dense(record: TensorRecord, payload: memoryview) -> DensePayload | ContextPayload:
+    parse = parse_context if record.mode is Mode.CONTEXT else parse_dense
+    return parse(record, payload)
+
+
 def parse_gaps(record: TensorRecord, payload: memoryview) -> GapPayload:
     """Return the parts of a GAP payload; the streams are not decoded."""
     reader = ByteReader(payload, "the payload")
-    width, half, codebook, centroids = read_head(reader, record.mode.shared)
+    head = read_head(reader, record.mode.shared)
+    width, half, codebook, centroids = head.width, head.half, head.codebook, head.bytes
     size = len(codebook)
     kept, fillers = reader.varint(), reader.varint()
     if kept + fillers > record.elements or (fillers and not kept):

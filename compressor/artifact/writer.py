@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,8 @@ from compressor.artifact.layout import (
     pack_preamble,
 )
 from compressor.artifact.packing import pack_tensor
-from compressor.artifact.types import DTYPES, Shared
+from compressor.artifact.types import DTYPES, PROFILES, Profile, Shared
 from compressor.errors import ArtifactError
-
-Entropy = Literal["rans", "huffman", "flat"]
-ENTROPIES: tuple[Entropy, ...] = ("rans", "huffman", "flat")
 
 
 def encode(
@@ -27,7 +24,7 @@ def encode(
     *,
     graph: bytes | None = None,
     metadata: Mapping[str, str] | None = None,
-    entropy: Entropy = "huffman",
+    profile: Profile = "huffman",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> bytes:
     """Return a .dcz file that decodes to ``tensors`` bit for bit, in their order.
@@ -40,21 +37,20 @@ def encode(
             may change before this returns.
         graph: the network without its weights, kept as it is (deflated).
         metadata: a few short texts.
-        entropy: ``rans`` for the smallest of all modes; ``huffman`` for the paper's storage,
-            Huffman codes alone; ``flat`` for symbols of fixed width (no entropy coding).
+        profile: ``best`` for the smallest of all modes; ``fast`` for those that decode at memory
+            speed, without context mixing; ``huffman`` for the paper's storage, Huffman codes
+            alone; ``flat`` for symbols of fixed width (no entropy coding).
         progress: called after each tensor with its name, the tensors done, and all tensors.
 
     Raises:
         ArtifactError: a tensor of a type that the format does not have; a directory over 4 MiB.
     """
-    if entropy not in ENTROPIES:
-        raise ArtifactError(
-            f"entropy coding {entropy!r} is unknown; rans, huffman and flat are there"
-        )
+    if profile not in PROFILES:
+        raise ArtifactError(f"profile {profile!r} is unknown; there are {', '.join(PROFILES)}")
     records: list[TensorRecord] = []
     payloads: list[bytes | memoryview] = []
     for name in tensors:
-        record, data = _pack(name, tensors[name], entropy=entropy)
+        record, data = _pack(name, tensors[name], profile)
         records.append(record)
         payloads.append(data)
         if progress:
@@ -68,10 +64,10 @@ def encode(
 
 
 def _pack(
-    name: str, tensor: npt.NDArray[Any] | Shared, *, entropy: Entropy
+    name: str, tensor: npt.NDArray[Any] | Shared, profile: Profile
 ) -> tuple[TensorRecord, bytes | memoryview]:
     shape = _checked_shape(name, tensor)
-    packed = pack_tensor(tensor, huffman=entropy != "flat", rans=entropy == "rans")
+    packed = pack_tensor(tensor, profile)
     crc = zlib.crc32(packed.data)
     record = TensorRecord(
         name, packed.mode, packed.dtype, shape, len(packed.data), crc, packed.decoded_crc

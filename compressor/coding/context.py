@@ -116,7 +116,7 @@ class _Mixer:
         self._place = (sets * len(self._input) + self._input) * 8
         self._place[:-1] += bucket
         self._at = at
-        mixed = np.sum(self._flat[self._place] * self._odds, axis=0) >> 16
+        mixed: _Ints = np.sum(self._flat[self._place] * self._odds, axis=0) >> 16
         small = CHANCE[np.minimum(np.abs(mixed), _LIMIT)]
         self._chance: _Ints = np.where(mixed >= 0, 65536 - small, small)
         return self._chance
@@ -224,7 +224,8 @@ class _Model:
         plane, line = powers @ sign[[6, 8, 10, 11]], powers @ sign[[0, 1, 2, 3]]
         contexts = np.array([plane, hashed[1], hashed[0], line, across])
         none = np.zeros(len(c), dtype=np.int64)
-        return self._flags(self._sign, none, none, contexts, negative)
+        found: Any = self._flags(self._sign, none, none, contexts, negative)
+        return found
 
     def _sizes(self, contexts: _Ints, negative: Any, sizes: _Ints) -> _Ints:
         """Code magnitudes (lanes,): the number of bits after the first, then those bits."""

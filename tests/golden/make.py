@@ -16,7 +16,8 @@ import numpy as np
 
 from compressor.artifact import Shared, decode, encode
 from compressor.artifact.layout import MAGIC, deflate
-from compressor.coding import rans
+from compressor.artifact.levels import LevelMap
+from compressor.coding import context, rans
 from compressor.coding.buffer import ByteReader, varint
 from compressor.coding.frequencies import read_frequencies
 
@@ -78,6 +79,27 @@ RANS_TENSORS: dict[str, Any] = {
     "lanes.weight": Shared((noise(40_000, 20) % 9 // 7).astype(np.uint8), floats(1, 21)),
     "plain.weight": Shared((noise(700, 18) % 7 // 5).astype(np.uint8), floats(2, 19)),
 }
+
+
+def grid(negative: int, positive: int, step: float) -> np.ndarray:
+    """A codebook of all multiples of a step but 0."""
+    levels = [level for level in range(-negative, positive + 1) if level]
+    return np.array(levels, np.float32) * np.float32(step)
+
+
+_image = (
+    noise(12 * 2 * 36, 22) % 9 * (noise(12, 23)[:, None].repeat(72, 1).ravel() % 3) // 8
+).astype(np.uint8)
+_image[:400] = np.where(np.arange(400) % 6 < 3, 0, 1 + noise(400, 25) % 2)
+_wide = noise(24 * 20 * 9, 26).reshape(24, 20, 9) % 15 * _scales * _scales // 90
+CONTEXT_TENSORS: dict[str, Any] = {
+    "scaled.weight": Shared(_scaled.astype(np.uint8).reshape(24, 20, 3, 3), floats(15, 16)),
+    "wide.weight": Shared(_wide.astype(np.uint16).reshape(24, 20, 9, 1), grid(130, 90, 0.01)),
+    "image.weight": Shared(_image.reshape(12, 72), bits(0x3F000000, 0xBF000000)),
+    "tall.weight": Shared(_scaled[:, :15].astype(np.uint8).reshape(360, 9), grid(7, 8, 0.125)),
+    "vector": Shared(_scaled.astype(np.uint8)[3].reshape(180), floats(15, 16)),
+    "signless.weight": Shared(_scaled[:4].astype(np.uint8).reshape(8, 10, 9), -grid(0, 15, 3.0)),
+}
 _digits = "0100001003110202000202021100010000000000002000010311001022011300"
 _four = np.array([int(digit) for digit in _digits], dtype=np.uint8)
 
@@ -90,12 +112,13 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "empty": {"tensors": {}},
     "huffman": {"tensors": TENSORS, "graph": b"graph " * 50, "metadata": {"tool": "1", "née": "é"}},
-    "rans": {"tensors": RANS_TENSORS, "entropy": "rans"},
+    "rans": {"tensors": RANS_TENSORS, "profile": "fast"},
     "rans-example": {
         "tensors": {"fc.weight": Shared(_four.reshape(8, 8), _book)},
-        "entropy": "rans",
+        "profile": "fast",
     },
-    "flat": {"tensors": TENSORS, "entropy": "flat"},
+    "context": {"tensors": CONTEXT_TENSORS, "profile": "best"},
+    "flat": {"tensors": TENSORS, "profile": "flat"},
     "dtypes": {
         "tensors": {
             name: np.array([[0, 1, 2], [100, 1, 0]]).astype(name)
@@ -203,6 +226,7 @@ def bad_files() -> Iterator[tuple[str, bytes, str]]:
     yield from _bad_payloads()
     yield from _bad_entries()
     yield from _bad_rans()
+    yield from _bad_contexts()
 
 
 def _bad_directories() -> Iterator[tuple[str, bytes, str]]:
@@ -225,7 +249,7 @@ def _bad_directories() -> Iterator[tuple[str, bytes, str]]:
     yield "not-utf8", file(directory(tensor(0, b"\xff", 2)), b"12345678"), "not UTF-8"
     yield "varint-long", file(b"\x80\x00\x00"), "superfluous zero byte"
     yield "varint-large", file(b"\xff" * 10 + b"\x00"), "2^64 or more"
-    yield "mode", file(directory(tensor(6, "w", 2)), b"12345678"), "mode 6"
+    yield "mode", file(directory(tensor(7, "w", 2)), b"12345678"), "mode 7"
     yield "dtype", file(directory(tensor(0xC0, "w", 2)), b"12345678"), "dtype 12"
     yield "mode-dtype", file(directory(tensor(0x11, "w", 2)), b"1234"), "FP16 is for float32 alone"
     yield "dimensions", file(directory(tensor(0, "w", *[1] * 33)), b"1234"), "33 dimensions"
@@ -261,7 +285,16 @@ def _bad_payloads() -> Iterator[tuple[str, bytes, str]]:
     half = b"\x02\x12" + struct.pack("<2H", 0x3C00, 0xFE01)
     yield "codebook-nan", coded(gaps(book=half), good), "a float16 is NaN"
     yield "gap-width", coded(gaps(book=b"\x00\x0d"), good), "widths go up to 12"
-    yield "gap-flags", coded(gaps(book=b"\x00\x22"), good), "widths go up to 12"
+    yield "gap-flags", coded(gaps(book=b"\x00\x42"), good), "widths go up to 12"
+    yield "grid-of-floats", coded(b"\x22\x00\x00", [], mode=3), "widths go up to 12"
+    for name, head in (
+        ("grid-negative", b"\x02\x22\x03" + struct.pack("<f", 1)),
+        ("grid-step-zero", b"\x02\x22\x01" + struct.pack("<f", 0)),
+        ("grid-step-nan", b"\x02\x22\x01" + bits(0x7FC00000).tobytes()),
+    ):
+        yield name, coded(gaps(book=head), good), "negative levels and step"
+    wide = b"\x02\x22\x00" + struct.pack("<f", 3e38)
+    yield "grid-infinite", coded(gaps(book=wide), good), "leaves the range of float32"
     yield "counts-large", coded(gaps(counts=b"\x60\x05"), good), "cannot be in 100"
     yield "counts-fillers-alone", coded(b"\x00\x00\x00\x01", []), "0 weights and 1 fillers"
     yield "counts-tail", coded(b"\x00\x00\x00\x00\x00", []), "1 bytes too many"
@@ -352,6 +385,37 @@ def _bad_rans() -> Iterator[tuple[str, bytes, str]]:
     yield "rans-end-state", one(table=b"\x02", words=b"", state=b"\x01\0\1\0"), "does not end in"
     entries = gaps(tables=bytes([4 * 4, 4 * 3]), size=b"", streams=b"\x00" + bytes(4))
     yield "rans-entries-state", coded(entries, [0, 1, 0, 0, 2], mode=4), "a rANS state is below"
+
+
+def _bad_contexts() -> Iterator[tuple[str, bytes, str]]:
+    indices = np.array(([0] * 13 + [1, 2, 1]) * 7)[:100]
+    order = LevelMap(np.array([1, 2], np.float32)).levels[indices].reshape(1, 100)
+    stream = context.encode(order, context.Grid(1, 100, 1, 1, 2, 0, 8))
+
+    def one(
+        plane: bytes = b"\x01\x01",
+        rate: bytes = b"\x08",
+        book: bytes = b"\x02\x00" + struct.pack("<2f", 1, 2),
+        stream: bytes = stream,
+    ) -> bytes:
+        return coded(book + plane + rate + stream, indices.tolist(), mode=6)
+
+    assert np.array_equal(decode(one()).tensor("w"), np.array([0, 1, 2], np.float32)[indices])
+    yield "context-width", one(book=b"\x02\x03" + bytes(8)), "a gap width of 3"
+    yield "context-codebook", one(book=b"\x00\x00"), "without elements or centroids"
+    yield "context-plane-zero", one(plane=b"\x00\x01"), "not planes of 0 x 1"
+    yield "context-plane", one(plane=b"\x03\x01"), "100 columns are not planes of 3 x 1"
+    yield "context-rate-zero", one(rate=b"\x00"), "the learning rate is 0"
+    yield "context-rate", one(rate=b"\x41"), "the learning rate is 65"
+    yield "context-cut", one(stream=stream[:-1]), "do not match their checksum"
+    yield "context-tail", one(stream=stream + b"\0"), "does not end where it must"
+    four = b"\x04\x00" + struct.pack("<4f", 1, 2, 3, 4)
+    yield (
+        "context-range",
+        one(book=b"\x05\x00" + struct.pack("<5f", *range(1, 6)), stream=b"\x00" * 4),
+        "a level out of range",
+    )
+    yield "context-other-book", one(book=four), "do not match their checksum"
 
 
 def main() -> None:
