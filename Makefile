@@ -43,7 +43,7 @@ clean:
 	rm -rf demo/lenet5.pt demo/lenet5-compressed
 	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-.venv/installed: setup.cfg pyproject.toml
+.venv/installed: setup.cfg pyproject.toml setup.py $(wildcard compressor/coding/core/*)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; \
 	exit 1; }

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from compressor.coding import context
+from compressor.coding import context, native
 from compressor.coding.arithmetic import BitDecoder, BitEncoder
 from compressor.coding.context import CHANCE, LOG, Grid
-from compressor.errors import ArtifactError
+from compressor.errors import ArtifactError, UsageError
 
 
 def grid_of(levels: np.ndarray, height: int = 1, width: int = 1, rate: int = 8) -> Grid:
@@ -48,6 +48,44 @@ def test_levels_come_back(
     found = context.decode(memoryview(stream), grid)
     assert found.dtype == np.int32
     assert np.array_equal(found, levels)
+
+
+@pytest.mark.skipif(native.built() is None, reason="the C core was not built")
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(1, 20),
+    planes=st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 4)),
+    scale=st.sampled_from([0, 0.2, 1, 8, 300, 65536]),
+    rate=st.integers(1, 64),
+    seed=st.integers(0, 1 << 30),
+    cut=st.integers(0, 12),
+)
+def test_both_backends_write_the_same_bytes_and_refuse_the_same(
+    rows: int, planes: tuple[int, int, int], scale: float, rate: int, seed: int, cut: int
+) -> None:
+    channels, height, width = planes
+    levels = laplacian((rows, channels * height * width), scale, seed).clip(-65536, 65536)
+    grid = grid_of(levels, height, width, rate)
+    streams, found = [], []
+    for backend in native.BACKENDS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(native.VARIABLE, backend)
+            streams.append(context.encode(levels, grid))
+            mutant = bytearray(streams[0])
+            if mutant and cut:
+                mutant[seed % len(mutant)] ^= cut
+            try:
+                found.append(context.decode(memoryview(mutant), grid).tolist())
+            except ArtifactError as error:
+                found.append(str(error))
+    assert streams[0] == streams[1]
+    assert found[0] == found[1]
+
+
+def test_a_backend_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.VARIABLE, "fortran")
+    with pytest.raises(UsageError, match="COMPRESS_BACKEND is 'fortran'; there are c and numpy"):
+        native.library()
 
 
 def test_more_rows_than_a_band_has() -> None:

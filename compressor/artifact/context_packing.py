@@ -1,6 +1,7 @@
 """Shared tensors to the payload of the CONTEXT mode."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,14 +16,17 @@ _RATE = 8
 """The mixer's learning rate: 4 and 16 differ by 0.1 to 0.4 % of the size, either way."""
 
 
-def pack_context(flat: Symbols, shape: tuple[int, ...], codebook: Book) -> bytes:
-    """Return the payload of indices ``flat`` (n,), n >= 1, of a codebook that is not empty."""
+def pack_context(flat: Symbols, shape: tuple[int, ...], codebook: Book) -> bytes | None:
+    """Return the payload of indices ``flat`` (n,), ``None`` where the mode cannot hold them."""
     found = LevelMap(codebook)
     rows, columns = matrix_of(shape)
+    whole = Grid(rows, columns, 1, 1, found.positive, found.negative, _RATE)
+    if not len(codebook) or not whole.codable:
+        return None
     levels = found.levels[flat].reshape(rows, columns)
     bodies = []
     for height, width in _planes(levels, shape):
-        grid = Grid(rows, columns, height, width, found.positive, found.negative, _RATE)
+        grid = replace(whole, height=height, width=width)
         stream = context.encode(levels, grid)
         bodies.append(varint(height) + varint(width) + bytes([_RATE]) + stream)
     return pack_head(codebook, 0) + min(bodies, key=len)

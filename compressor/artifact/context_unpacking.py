@@ -49,6 +49,8 @@ def parse_context(record: TensorRecord, payload: memoryview) -> ContextPayload:
     stream = reader.take(reader.remaining)
     found = LevelMap(head.codebook)
     grid = Grid(rows, columns, height, width, found.positive, found.negative, rate)
+    if not grid.codable:
+        raise ArtifactError(f"a matrix of {rows} x {columns} is too large for context mixing")
     other = len(payload) - len(stream) - head.bytes
     parts = Parts(values=len(stream), codebook=head.bytes, other=other)
     return ContextPayload(head.codebook, grid, found, stream, parts)

@@ -82,8 +82,8 @@ def _entropy_coded(flat: Symbols, tensor: Shared, profile: Profile) -> list[tupl
         return []
     shape = tensor.indices.shape
     payloads = pack_rans(flat, shape, tensor.codebook)
-    if profile == "best" and len(tensor.codebook):
-        payloads.append((Mode.CONTEXT, pack_context(flat, shape, tensor.codebook)))
+    if profile == "best" and (data := pack_context(flat, shape, tensor.codebook)) is not None:
+        payloads.append((Mode.CONTEXT, data))
     return payloads
 
 

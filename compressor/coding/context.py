@@ -11,12 +11,13 @@ stage of a diagonal: a diagonal is a vector here, a loop in C. `docs/format.md` 
 names and numbers here are its own. `core/context.c` is the same in C.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.coding import context_core, native
 from compressor.coding.arithmetic import BitDecoder, BitEncoder
 from compressor.errors import ArtifactError
 
@@ -27,6 +28,7 @@ LANES = 256
 CHANNELS, ROWS, COLUMNS = 1 << 12, 1 << 10, 1 << 12
 MAX_LEVEL = 1 << 16
 MAX_RATE = 64
+MAX_LEVELS, MAX_DIAGONALS = 1 << 24, 1 << 17
 _UNIT, _FULL, _PRIOR = 64, 16000, 32
 _HEAVY, _LIGHT, _OWN, _HEAVIEST = 10800, 3600, 4000, 1 << 20
 _LIMIT = 3583
@@ -54,6 +56,18 @@ class Grid:
     positive: int
     negative: int
     rate: int
+
+    @property
+    def diagonals(self) -> int:
+        """Number of diagonals: what coding takes in NumPy is in proportion to it."""
+        full, rest = divmod(self.rows, LANES)
+        found = full * (LANES + self.columns - 1)
+        return found + (rest + self.columns - 1 if rest else 0)
+
+    @property
+    def codable(self) -> bool:
+        """Whether the matrix is within what the format allows, so that work is bounded."""
+        return self.rows * self.columns <= MAX_LEVELS and self.diagonals <= MAX_DIAGONALS
 
 
 def _logs() -> _Ints:
@@ -267,7 +281,7 @@ class _Model:
 
     def _checked(self, sizes: _Ints, negative: Any) -> _Ints:
         if np.any(sizes > np.where(negative, self._grid.negative, self._grid.positive)):
-            raise ArtifactError("a context-mixed stream holds a level out of range")
+            raise ArtifactError(context_core.REFUSALS[native.RANGE])
         return sizes
 
     def _flags(self, mixer: _Mixer, sets: _Ints, nodes: _Ints, contexts: _Ints, bits: Any) -> Any:
@@ -293,6 +307,9 @@ def _log_mean(total: _Ints, count: _Ints) -> _Ints:
 
 def encode(levels: Levels, grid: Grid) -> bytes:
     """Return the stream of ``levels`` (rows, columns), each within the grid's range."""
+    core = native.library()
+    if core is not None:
+        return context_core.encode(core, levels, astuple(grid))
     coder = BitEncoder()
     _Model(grid, coder).run(levels.copy())
     return coder.finish()
@@ -300,6 +317,9 @@ def encode(levels: Levels, grid: Grid) -> bytes:
 
 def decode(stream: memoryview, grid: Grid) -> Levels:
     """Return the levels (rows, columns), int32, of a stream that ends exactly after them."""
+    core = native.library()
+    if core is not None:
+        return context_core.decode(core, stream, astuple(grid))
     coder = BitDecoder(stream)
     levels = np.zeros((grid.rows, grid.columns), dtype=np.int32)
     _Model(grid, coder).run(levels)

@@ -69,14 +69,14 @@ typedef struct {
     uint16_t zeros, ones;
 } slot;
 
-/* Statistics and mixer of one kind of flag. Input i of flag f has the slots
- * base[i] + f * width[i] + context. */
+/* Statistics and mixer of one kind of flag. Input i has the slots base[i] + context * nodes + node:
+ * flags of one weight lie side by side. */
 typedef struct {
     slot *slots;
     slot *own;
     int32_t (*weights)[INPUTS + 1][BUCKETS];
-    uint32_t base[INPUTS], width[INPUTS];
-    uint32_t inputs;
+    uint32_t base[INPUTS];
+    uint32_t inputs, nodes;
 } mixer;
 
 /* A flag of one lane that waits for the end of the stage. */
@@ -129,9 +129,9 @@ static void init_mixer(mixer *m, slot *slots, slot *own, int32_t (*weights)[INPU
     m->own = own;
     m->weights = weights;
     m->inputs = inputs;
+    m->nodes = nodes;
     for (uint32_t i = 0; i < inputs; i++) {
         m->base[i] = base;
-        m->width[i] = width[i];
         base += nodes * width[i];
     }
     for (uint32_t s = 0; s < sets; s++) {
@@ -181,12 +181,11 @@ static int32_t log_mean(uint64_t sum, uint64_t count) {
     return log_of(x > 65535 ? 65535 : (uint32_t)x);
 }
 
+/* How many of the edges 1, 2, 4, 8, 20, 60, 250 the number of flags seen has reached. */
 static uint8_t bucket_of(uint32_t total) {
-    static const uint16_t edges[] = {1, 2, 4, 8, 20, 60, 250};
     uint32_t seen = total / UNIT;
-    uint8_t b = 0;
-    while (b < 7 && seen >= edges[b]) b++;
-    return b;
+    if (seen < 8) return (uint8_t)length_of(seen);
+    return (uint8_t)(4 + (seen >= 20) + (seen >= 60) + (seen >= 250));
 }
 
 /* Code one flag of a lane; in decoding the bit is read. */
@@ -241,7 +240,7 @@ static void place_flag(const mixer *m, flag *f, uint32_t set, uint32_t node,
     f->set = set;
     f->node = node;
     for (uint32_t i = 0; i < m->inputs; i++)
-        f->at[i] = m->base[i] + node * m->width[i] + contexts[i];
+        f->at[i] = m->base[i] + contexts[i] * m->nodes + node;
 }
 
 static void count(slot *s, uint32_t bit) {
@@ -471,7 +470,7 @@ static int code_diagonal(job *j, uint32_t lanes) {
         lane *l = &s->lanes[k];
         const uint64_t channel = l->column / plane % CHANNELS, place = l->column % plane % CHANNELS;
         const uint32_t size = l->level ? l->value : 0;
-        if (size > (l->level < 0 ? shape->negative : shape->positive)) return DCZ_DAMAGED;
+        if (size > (l->level < 0 ? shape->negative : shape->positive)) return DCZ_RANGE;
         if (j->c.decoding)
             j->levels[l->row * shape->columns + l->column] =
                 l->level < 0 ? -(int32_t)size : (int32_t)size;
@@ -547,6 +546,6 @@ int dcz_context_decode(const dcz_context_shape *shape, const uint8_t *stream, si
     if (status) return status;
     if (j.c.low ? length != j.c.position + 1 || stream[length - 1] != (j.c.low >> 24) + 1
                 : length != j.c.position)
-        return DCZ_DAMAGED;
+        return DCZ_END;
     return DCZ_OK;
 }

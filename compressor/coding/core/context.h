@@ -9,7 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DCZ_OK = 0, DCZ_DAMAGED = 1, DCZ_NO_ROOM = 2, DCZ_MISUSE = 3 };
+/* DCZ_RANGE: a level is out of range. DCZ_END: the stream does not end where it must. DCZ_NO_ROOM: the
+ * buffer for the output is too small. DCZ_MISUSE: arguments that no caller may give. */
+enum { DCZ_OK = 0, DCZ_RANGE = 1, DCZ_END = 2, DCZ_NO_ROOM = 3, DCZ_MISUSE = 4 };
 
 typedef struct {
     uint64_t rows, columns;
@@ -25,7 +27,7 @@ size_t dcz_context_workspace(void);
 int dcz_context_encode(const dcz_context_shape *shape, const int32_t *levels, uint8_t *out,
                        size_t capacity, size_t *written, void *workspace, size_t workspace_size);
 
-/* Read exactly length bytes of stream to levels. DCZ_DAMAGED: no encoder wrote this. */
+/* Read exactly length bytes of stream to levels. DCZ_RANGE or DCZ_END: no encoder wrote this. */
 int dcz_context_decode(const dcz_context_shape *shape, const uint8_t *stream, size_t length,
                        int32_t *levels, void *workspace, size_t workspace_size);
 
