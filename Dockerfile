@@ -5,7 +5,9 @@
 
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY setup.cfg pyproject.toml README.md LICENSE ./
+# The C core makes coding fast; without a compiler NumPy does its work.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+COPY setup.cfg setup.py pyproject.toml README.md LICENSE ./
 COPY compressor compressor
 COPY cli cli
 COPY models models

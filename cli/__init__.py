@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from compressor.cli.recipes import recipe
 from compressor.cli.run import run
 from compressor.cli.shared import show_error
 from compressor.cli.train import train
+from compressor.coding import native
 from compressor.errors import CompressorError
 
 
@@ -41,12 +43,25 @@ class DefaultsToRun(click.Group):
         raise click.UsageError(f"there is neither a command nor a file called {word!r}; {hint}")
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        click.echo(f"compress, version {metadata.version('compressor')} ({native.described()})")
+        ctx.exit()
+
+
 @click.group(
     cls=DefaultsToRun,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 error, 2 usage, 3 target not met, 130 interrupted.",
 )
-@click.version_option(package_name="compressor", prog_name="compress")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and what does the coding, and exit.",
+)
 def cli() -> None:
     """Compress a trained network: prune, share weights, encode, export.
 

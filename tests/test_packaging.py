@@ -17,10 +17,19 @@ from pathlib import Path
 import pytest
 
 from compressor.cli import cli
+from compressor.coding import native
 
 ROOT = Path(__file__).parents[1]
 AT_THE_TOP = ("benchmarks", "cli", "models")  # and yet installed inside compressor
-BUILT_FROM = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "compressor", *AT_THE_TOP)
+BUILT_FROM = (
+    "setup.cfg",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "compressor",
+    *AT_THE_TOP,
+)
 MAIN_JOB = "compress lenet5.pt --prune-sensitivity 0.25 --quantize 5bit --data digits"
 HEAVY = ("torch", "torchvision", "sklearn", "scipy", "onnx", "onnxruntime")
 
@@ -132,6 +141,7 @@ def test_console_script_and_module_start_the_same_program(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "compressor", "--version"]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert metadata.version("compressor") in printed.stdout
+    assert native.described() in printed.stdout
 
 
 # --- building -------------------------------------------------------------------------------------
@@ -144,7 +154,7 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     copy.mkdir()
     for name in BUILT_FROM:
         if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so", "*.pyd")
             shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
         else:
             shutil.copy(ROOT / name, copy / name)
@@ -173,8 +183,21 @@ def test_wheel_holds_the_package_and_nothing_else(tree: Path, tmp_path: Path) ->
     recipes = {file.relative_to(ROOT).as_posix() for file in ROOT.glob("compressor/recipes/*.toml")}
     assert recipes, "no recipe is shipped"
     information = {name for name in names if ".dist-info/" in name}
-    assert names - information == sources | recipes | {"compressor/py.typed"}
+    core = {file.relative_to(ROOT).as_posix() for file in ROOT.glob("compressor/coding/core/*")}
+    built = {name for name in names if name.startswith("compressor/coding/_core.")}
+    assert len(built) == (native.built() is not None)
+    assert names - information - built == sources | recipes | core | {"compressor/py.typed"}
     assert any(name.endswith("/LICENSE") for name in information)
+
+
+def test_without_a_compiler_the_wheel_is_built_all_the_same(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", str(tmp_path / "no compiler"))
+    with zipfile.ZipFile(build(tree, "wheel", tmp_path)) as archive:
+        names = archive.namelist()
+    assert "compressor/coding/native.py" in names
+    assert not [name for name in names if name.startswith("compressor/coding/_core.")]
 
 
 def test_wheel_works_where_it_is_unpacked(tree: Path, tmp_path: Path) -> None:
@@ -280,7 +303,7 @@ def test_continuous_integration_runs_the_same_commands() -> None:
 def test_an_old_python_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "with a space"
     folder.mkdir()
-    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
+    for name in ("Makefile", "setup.cfg", "setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     old = folder / "old python"
     old.write_text("#!/bin/sh\nexit 1\n")
