@@ -130,6 +130,21 @@ def second_context(payload: bytes, shape: list[int]) -> tuple[Any, Any]:
     return [order.index(level) for level in levels], book
 
 
+def second_numbers(payload: bytes, n: int) -> list[Any]:
+    """The (n,) values of a PACKED payload."""
+    source = Bytes(payload)
+    (b,) = source.take(1)
+    (step,) = np.frombuffer(source.take(4), "<f4")
+    folded = source.varint()
+    low = -(folded // 2) if folded % 2 else folded // 2
+    bits = Bits(source.take(math.ceil(n * b / 8)))
+    assert source.at == len(payload)
+    return [
+        np.float32(low + int("0" + "".join(bits.bit() for _ in range(b)), 2)) * step
+        for _ in range(n)
+    ]
+
+
 def second_gaps(payload: bytes, n: int, shared: bool, rans: bool) -> tuple[Any, Any]:
     """The (n,) symbols of a GAP payload, and its codebook."""
     source = Bytes(payload)
@@ -275,14 +290,20 @@ def second_decoder(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes |
         else:
             if mode == 5:
                 flat, book = second_dense(payload, shape)
+            elif mode == 7:
+                flat, book = second_numbers(payload, n), []
             elif mode == 6:
                 flat, book = second_context(payload, shape)
             else:
                 flat, book = second_gaps(payload, n, mode in (2, 4), mode == 4)
             k = len(book)
-            checked = "<f4" if mode == 3 else "<u1" if k < 256 else "<u2" if k < 65536 else "<u4"
+            checked = (
+                "<f4" if mode in (3, 7) else "<u1" if k < 256 else "<u2" if k < 65536 else "<u4"
+            )
             assert zlib.crc32(np.array(flat, checked).tobytes()) == crcs.pop(0)
-            tensor = np.array([book[i - 1] if i else 0 for i in flat] if mode != 3 else flat, "<f4")
+            tensor = np.array(
+                [book[i - 1] if i else 0 for i in flat] if mode not in (3, 7) else flat, "<f4"
+            )
         tensors[name] = tensor.reshape(shape)
     graph = None
     if graph_sizes:

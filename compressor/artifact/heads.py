@@ -86,12 +86,21 @@ def read_head(reader: ByteReader, shared: bool) -> Head:
 
 def _read_grid(reader: ByteReader, size: int) -> Book:
     negative = reader.varint()
-    step = np.frombuffer(reader.take(4), dtype="<f4")[0]
-    if negative > size or not (np.isfinite(step) and step > 0):
-        raise ArtifactError(f"a grid of {size} has {negative} negative levels and step {step}")
+    if negative > size:
+        raise ArtifactError(f"a grid of {size} has {negative} negative levels")
+    step = read_step(reader)
     found = _grid(size, negative, step)
     if not np.isfinite(found).all():
         raise ArtifactError(f"a grid of step {step} leaves the range of float32")
+    return found
+
+
+def read_step(reader: ByteReader) -> np.float32:
+    """Return the step of a grid."""
+    (step,) = np.frombuffer(reader.take(4), dtype="<f4")
+    if not (np.isfinite(step) and step > 0):
+        raise ArtifactError(f"the step of a grid is {step}; it must be finite and over 0")
+    found: np.float32 = step
     return found
 
 

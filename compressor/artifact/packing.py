@@ -10,6 +10,7 @@ import numpy.typing as npt
 from compressor.artifact.context_packing import pack_context
 from compressor.artifact.heads import fits_half, narrow, pack_head
 from compressor.artifact.layout import fixed_payload, payload_cost
+from compressor.artifact.packed import pack_numbers
 from compressor.artifact.planning import Plan, plan_floats, plan_shared
 from compressor.artifact.rans_packing import pack_rans
 from compressor.artifact.types import (
@@ -24,6 +25,9 @@ from compressor.artifact.types import (
 from compressor.coding import gaps
 from compressor.coding.gaps import Symbols
 from compressor.coding.symbols import SymbolWriter
+
+_FEW = 1 << 16
+"""Numbers that are looked at for a common step; PACKED is for vectors."""
 
 Bits = npt.NDArray[np.uint32]
 """float32 weights as their bit patterns, (n,)."""
@@ -44,26 +48,25 @@ def pack_tensor(tensor: npt.NDArray[Any] | Shared, profile: Profile) -> Payload:
 
     A plain array's dtype must be one of `DTYPES`, in any byte order.
     """
-    huffman = profile != "flat"
     if isinstance(tensor, Shared):
-        return _pack_shared(tensor, profile, huffman=huffman)
+        return _pack_shared(tensor, profile)
     dtype = DTYPES.index(tensor.dtype.newbyteorder("<"))
     flat = np.ascontiguousarray(tensor, dtype=DTYPES[dtype]).reshape(-1)
     if dtype != 0:
         return Payload(Mode.RAW, dtype, _bytes(flat))
-    return _pack_floats(flat.view("<u4"), huffman=huffman)
+    return _pack_floats(flat.view("<u4"), profile)
 
 
-def _pack_shared(tensor: Shared, profile: Profile, *, huffman: bool) -> Payload:
+def _pack_shared(tensor: Shared, profile: Profile) -> Payload:
     size = len(tensor.codebook)
     flat = np.ascontiguousarray(tensor.indices).reshape(-1).astype(index_dtype(size), copy=False)
-    plan = plan_shared(gaps.count_runs(flat), _count(flat, size + 1), huffman=huffman)
+    plan = plan_shared(gaps.count_runs(flat), _count(flat, size + 1), huffman=profile != "flat")
     head = pack_head(tensor.codebook, plan.width)
     cost = payload_cost(Mode.GAP_SHARED, len(head) + plan.size)
     best: Payload | None = None
     # In every other mode a kept weight takes two bytes or more, so those are seldom worth a look.
     if cost > 2 * plan.kept:
-        plain = _pack_floats(tensor.dense().reshape(-1).view("<u4"), huffman=huffman)
+        plain = _pack_floats(tensor.dense().reshape(-1).view("<u4"), profile)
         if payload_cost(plain.mode, len(plain.data)) < cost:
             best, cost = plain, payload_cost(plain.mode, len(plain.data))
     for mode, data in _entropy_coded(flat, tensor, profile):
@@ -87,14 +90,22 @@ def _entropy_coded(flat: Symbols, tensor: Shared, profile: Profile) -> list[tupl
     return payloads
 
 
-def _pack_floats(bits: Bits, *, huffman: bool) -> Payload:
+def _pack_floats(bits: Bits, profile: Profile) -> Payload:
     half = fits_half(bits)
     fixed = Mode.FP16 if half and len(bits) else Mode.RAW
-    plan = plan_floats(gaps.count_runs(bits), 2 if half else 4, huffman=huffman)
-    if payload_cost(Mode.GAP_FLOAT, 1 + plan.size) < fixed_payload(fixed, 0, len(bits)):
+    plan = plan_floats(gaps.count_runs(bits), 2 if half else 4, huffman=profile != "flat")
+    cost = fixed_payload(fixed, 0, len(bits))
+    crc = zlib.crc32(bits.data)
+    if profile in ("fast", "best") and len(bits) <= _FEW:
+        packed = pack_numbers(bits.view("<f4"))
+        if packed is not None and payload_cost(Mode.PACKED, len(packed)) < cost:
+            gap_cost = payload_cost(Mode.GAP_FLOAT, 1 + plan.size)
+            if payload_cost(Mode.PACKED, len(packed)) < gap_cost:
+                return Payload(Mode.PACKED, 0, packed, crc)
+    if payload_cost(Mode.GAP_FLOAT, 1 + plan.size) < cost:
         head = bytes([plan.width + HALF_FLAG * half])
         data = head + _pack_entries(bits, plan, _FloatWriter(half))
-        return Payload(Mode.GAP_FLOAT, 0, data, zlib.crc32(bits.data))
+        return Payload(Mode.GAP_FLOAT, 0, data, crc)
     values: npt.NDArray[Any] = narrow(bits.view("<f4")) if fixed is Mode.FP16 else bits
     return Payload(fixed, 0, _bytes(values))
 

@@ -50,6 +50,7 @@ class Mode(enum.IntEnum):
     GAP_RANS = 4
     DENSE_RANS = 5
     CONTEXT = 6
+    PACKED = 7
 
     @property
     def coded(self) -> bool:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from compressor.artifact.context_unpacking import ContextPayload, parse_context
 from compressor.artifact.heads import read_floats, read_head, widen
 from compressor.artifact.layout import TensorRecord
+from compressor.artifact.packed import unpack_numbers
 from compressor.artifact.rans_unpacking import DensePayload, EntryReader, RansEntries, parse_dense
 from compressor.artifact.types import DTYPES, Entry, Mode, Parts, Shared, index_dtype
 from compressor.coding import gaps
@@ -54,6 +55,8 @@ def unpack_tensor(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]
     if record.mode is Mode.GAP_FLOAT:
         flat: npt.NDArray[Any] = _dense_symbols(record, parse_gaps(record, payload))
         flat = flat.view("<f4")
+    elif record.mode is Mode.PACKED:
+        flat = _numbers(record, payload)
     elif record.mode is Mode.FP16:
         flat = widen(payload)
     else:
@@ -81,6 +84,9 @@ def describe(record: TensorRecord, payload: memoryview) -> Entry:
         nonzero = int(np.count_nonzero(shared.indices))
         values = len(dense.codebook)
         return Entry(*known, nonzero, len(payload), dense.parts, codebook_size=values)
+    if record.mode is Mode.PACKED:
+        nonzero = int(np.count_nonzero(_numbers(record, payload)))
+        return Entry(*known, nonzero, len(payload), Parts(values=len(payload)))
     if record.mode.coded:
         gap = parse_gaps(record, payload)
         size = len(gap.codebook) if record.mode.shared else None
@@ -204,6 +210,12 @@ def _place_entries(flat: Symbols, parsed: GapPayload, entries: EntryReader) -> N
         raise ArtifactError("the last entry is a filler")
     if zeros != parsed.fillers:
         raise ArtifactError(f"{zeros} fillers are written where {parsed.fillers} are declared")
+
+
+def _numbers(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]:
+    flat = unpack_numbers(payload, record.elements)
+    _check_decoded(flat.view("<u4"), record)
+    return flat
 
 
 def _raw(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]:

@@ -93,6 +93,8 @@ _image = (
 _image[:400] = np.where(np.arange(400) % 6 < 3, 0, 1 + noise(400, 25) % 2)
 _wide = noise(24 * 20 * 9, 26).reshape(24, 20, 9) % 15 * _scales * _scales // 90
 CONTEXT_TENSORS: dict[str, Any] = {
+    "quantized.bias": (noise(50, 27) % 1000 - 300).astype(np.float32) * np.float32(0.003),
+    "constant": np.full(33, 0.3, np.float32),
     "scaled.weight": Shared(_scaled.astype(np.uint8).reshape(24, 20, 3, 3), floats(15, 16)),
     "wide.weight": Shared(_wide.astype(np.uint16).reshape(24, 20, 9, 1), grid(130, 90, 0.01)),
     "image.weight": Shared(_image.reshape(12, 72), bits(0x3F000000, 0xBF000000)),
@@ -227,6 +229,7 @@ def bad_files() -> Iterator[tuple[str, bytes, str]]:
     yield from _bad_entries()
     yield from _bad_rans()
     yield from _bad_contexts()
+    yield from _bad_numbers()
 
 
 def _bad_directories() -> Iterator[tuple[str, bytes, str]]:
@@ -249,7 +252,7 @@ def _bad_directories() -> Iterator[tuple[str, bytes, str]]:
     yield "not-utf8", file(directory(tensor(0, b"\xff", 2)), b"12345678"), "not UTF-8"
     yield "varint-long", file(b"\x80\x00\x00"), "superfluous zero byte"
     yield "varint-large", file(b"\xff" * 10 + b"\x00"), "2^64 or more"
-    yield "mode", file(directory(tensor(7, "w", 2)), b"12345678"), "mode 7"
+    yield "mode", file(directory(tensor(8, "w", 2)), b"12345678"), "mode 8"
     yield "dtype", file(directory(tensor(0xC0, "w", 2)), b"12345678"), "dtype 12"
     yield "mode-dtype", file(directory(tensor(0x11, "w", 2)), b"1234"), "FP16 is for float32 alone"
     yield "dimensions", file(directory(tensor(0, "w", *[1] * 33)), b"1234"), "33 dimensions"
@@ -287,12 +290,12 @@ def _bad_payloads() -> Iterator[tuple[str, bytes, str]]:
     yield "gap-width", coded(gaps(book=b"\x00\x0d"), good), "widths go up to 12"
     yield "gap-flags", coded(gaps(book=b"\x00\x42"), good), "widths go up to 12"
     yield "grid-of-floats", coded(b"\x22\x00\x00", [], mode=3), "widths go up to 12"
-    for name, head in (
-        ("grid-negative", b"\x02\x22\x03" + struct.pack("<f", 1)),
-        ("grid-step-zero", b"\x02\x22\x01" + struct.pack("<f", 0)),
-        ("grid-step-nan", b"\x02\x22\x01" + bits(0x7FC00000).tobytes()),
+    for name, head, message in (
+        ("grid-negative", b"\x02\x22\x03" + struct.pack("<f", 1), "has 3 negative levels"),
+        ("grid-step-zero", b"\x02\x22\x01" + struct.pack("<f", 0), "the step of a grid is 0.0"),
+        ("grid-step-nan", b"\x02\x22\x01" + bits(0x7FC00000).tobytes(), "grid is nan"),
     ):
-        yield name, coded(gaps(book=head), good), "negative levels and step"
+        yield name, coded(gaps(book=head), good), message
     wide = b"\x02\x22\x00" + struct.pack("<f", 3e38)
     yield "grid-infinite", coded(gaps(book=wide), good), "leaves the range of float32"
     yield "counts-large", coded(gaps(counts=b"\x60\x05"), good), "cannot be in 100"
@@ -416,6 +419,26 @@ def _bad_contexts() -> Iterator[tuple[str, bytes, str]]:
         "a level out of range",
     )
     yield "context-other-book", one(book=four), "do not match their checksum"
+
+
+def _bad_numbers() -> Iterator[tuple[str, bytes, str]]:
+    def one(
+        width: int = 3, step: float = 0.5, low: bytes = b"\x05", data: bytes = b"\x29\x40"
+    ) -> bytes:
+        payload = bytes([width]) + struct.pack("<f", step) + low + data
+        values = np.array([-1.5, -1, -0.5, 0], np.float32)  # 1, 2, 3, 4 from -2 on
+        crcs = [zlib.crc32(payload), zlib.crc32((values + np.float32(1)).tobytes())]
+        return file(directory(tensor(7, "w", 4, size=len(payload))), payload, crcs=crcs)
+
+    yield "packed-width", one(width=25), "numbers of 25 bits"
+    yield "packed-range", one(low=varint(2 << 24)), "numbers of 3 bits from 16777216 on"
+    yield "packed-zero", one(low=b"\x01"), "written as -0"
+    yield "packed-step", one(step=-1.0), "the step of a grid is -1.0"
+    yield "packed-infinite", one(step=3e38), "leave the range of float32"
+    yield "packed-padding", one(data=b"\x29\x41"), "padding of packed numbers"
+    yield "packed-cut", one(data=b"\x29"), "the payload is truncated"
+    yield "packed-tail", one(data=b"\x29\x40\x00"), "1 bytes too many"
+    yield "packed-checksum", one(low=b"\x03"), "do not match their checksum"
 
 
 def main() -> None:
