@@ -74,6 +74,7 @@ _tail = np.zeros(100_000, dtype=np.uint8)
 _tail[np.cumsum(_leaps)] = 1 + noise(900, 16) % 7 // 5
 RANS_TENSORS: dict[str, Any] = {
     **TENSORS,
+    "half.bias": floats(60, 24).astype(np.float16).astype(np.float32),
     "scaled.weight": Shared(_scaled.astype(np.uint8).reshape(24, 20, 3, 3), floats(15, 16)),
     "tail.weight": Shared(_tail.reshape(250, 400), floats(2, 17)),
     "lanes.weight": Shared((noise(40_000, 20) % 9 // 7).astype(np.uint8), floats(1, 21)),
