@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from compressor import checkpoint
+from compressor.artifact import read
 from compressor.models import registry
 from compressor.training import data as datasets
 from compressor.training.data_arrays import Split
@@ -59,7 +60,12 @@ class Test:
 
 
 def float_tensors(path: Path) -> Arrays:
-    """The tensors of a checkpoint as float32, without batch norm's counters."""
+    """The tensors of a checkpoint or of a .dcz file, without batch norm's counters.
+
+    A .dcz holds the weights of its last stage: pruned ones where nothing was shared.
+    """
+    if path.suffix == ".dcz":
+        return read(path).tensors()
     state = checkpoint.read(path)
     if not isinstance(state, Mapping):
         raise ValueError(f"{path.name} holds a module, not tensors")

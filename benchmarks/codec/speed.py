@@ -1,19 +1,20 @@
 """Encoding and decoding speed on one thread, side by side with other coders, in one run.
 
-    OMP_NUM_THREADS=1 python -m compressor.benchmarks.codec.speed --environment FOLDER
+    OMP_NUM_THREADS=1 python -m compressor.benchmarks.codec.speed --environment FOLDER \\
+        [--networks CHECKPOINT...]
 
 Two tensors of 4 M weights: 90 % pruned with Laplacian levels left, and dense with 31 Laplacian
-levels. Every round runs each coder once, so that a slow spell of the machine hits all alike; a
-ratio is the median of the rounds' ratios, a speed the weights over the median time. Encoding starts
-at each coder's own input in memory; decoding at its bytes in memory, and it ends at float32 weights
-in their shape. The naive script gets a slice of the tensor. All output is checked bit for bit.
+levels. Then whole networks, many small tensors, in NNCodec's bitstream and our file. Every round
+runs each coder once, so that a slow spell of the machine hits all alike; a ratio is the median of
+the rounds' ratios, a speed the weights over the median time. Encoding starts at each coder's own
+input in memory; decoding starts at its bytes in memory and ends at float32 weights. The naive
+script gets a slice of the tensor. All output is checked bit for bit.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -21,20 +22,22 @@ from typing import Any
 
 import numpy as np
 
+from compressor.benchmarks.codec.accuracy import float_tensors
 from compressor.benchmarks.codec.profiles import PROFILES
 from compressor.benchmarks.codec.rivals.coders import (
     LARGEST,
+    SETTINGS,
+    STEP,
     Bitarray,
     Coder,
     Constriction,
-    Levels,
     Naive,
     Nncodec,
     Ours,
     ZstdHalf,
     ZstdIndices,
 )
-from compressor.benchmarks.codec.rivals.nncodec import NNCodec
+from compressor.benchmarks.codec.rivals.nncodec import Levels, NNCodec
 from compressor.benchmarks.environment import environment
 
 RESULT = Path(__file__).parents[1] / "results" / "codec-speed.json"
@@ -42,6 +45,7 @@ WAYS = ("encode", "decode")
 
 Row = dict[str, Any]
 Times = dict[str, list[float]]
+Network = Mapping[str, Levels]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -50,14 +54,16 @@ def main(words: Sequence[str] | None = None) -> None:
         raise SystemExit("set OMP_NUM_THREADS=1: this compares one thread with one thread")
     described = environment()  # before the work, so that the load is that of others
     rows: list[Row] = []
-    with ExitStack() as stack:
-        coders: list[Coder] = [Ours(*profile) for profile in PROFILES.items()]
-        if arguments.environment:
-            coders.append(Nncodec(stack.enter_context(NNCodec(arguments.environment))))
-        coders += [kind(level) for kind in (ZstdHalf, ZstdIndices) for level in (1, 19)]
-        coders += [Constriction(), Bitarray(), Naive()]
-        for name, levels in tensors(arguments.weights).items():
-            rows += measured(name, levels, coders, arguments.rounds)
+    ours = [Ours(*profile) for profile in PROFILES.items()]
+    singles: list[Coder] = [kind(level) for kind in (ZstdHalf, ZstdIndices) for level in (1, 19)]
+    singles += [Constriction(), Bitarray(), Naive()]
+    with NNCodec(arguments.environment) as codec:
+        for name, tensor in tensors(arguments.weights).items():
+            coders = [*ours, Nncodec(codec), *singles]
+            rows += measured(name, tensor, coders, arguments.rounds)
+        for path in arguments.networks:
+            coders = [*ours, Nncodec(codec)]
+            rows += measured(path.stem, network(codec, path), coders, arguments.rounds)
     result = {
         "benchmark": "codec/speed",
         "threads": 1,
@@ -74,43 +80,53 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     described = argparse.ArgumentParser(prog="python -m compressor.benchmarks.codec.speed")
-    described.add_argument("--environment", type=Path, help="NNCodec's, as built; left out if not")
+    described.add_argument("--environment", type=Path, required=True, help="NNCodec's, as built")
+    described.add_argument("--networks", type=Path, nargs="+", default=[], metavar="CHECKPOINT")
     described.add_argument("--weights", type=int, default=4_000_000, help="of each tensor")
     described.add_argument("--rounds", type=int, default=5)
     described.add_argument("-o", "--output", type=Path, default=RESULT)
     return described
 
 
-def tensors(weights: int) -> dict[str, Levels]:
-    """Levels of -15 to 15, int8, (weights / 2000, 2000), by the tensor's name.
+def tensors(weights: int) -> dict[str, Network]:
+    """Two networks of one tensor each, (weights / 2000, 2000), levels of -15 to 15.
 
     In the pruned one a tenth of the weights is left, and none of these is 0.
     """
     rng = np.random.default_rng(0)
     shape = (max(1, weights // 2000), 2000)
     values = 3 * rng.laplace(size=shape)
-    dense = np.rint(values).clip(-LARGEST, LARGEST)
-    away = np.copysign(np.ceil(np.abs(values)), values).clip(-LARGEST, LARGEST)
-    pruned = np.where(rng.random(shape) < 0.1, away, 0)
+    away = np.copysign(np.ceil(np.abs(values)), values)
+    found = {
+        "90 % pruned, 5 bits": np.where(rng.random(shape) < 0.1, away, 0),
+        "dense, 31 levels": np.rint(values),
+    }
     return {
-        "90 % pruned, 5 bits": pruned.astype(np.int8),
-        "dense, 31 levels": dense.astype(np.int8),
+        name: {"weight": Levels(levels.clip(-LARGEST, LARGEST).astype(np.int32), STEP)}
+        for name, levels in found.items()
     }
 
 
-def measured(name: str, levels: Levels, coders: Sequence[Coder], rounds: int) -> list[Row]:
+def network(codec: NNCodec, checkpoint: Path) -> Network:
+    """The integers of NNCodec for a checkpoint."""
+    codec.load(float_tensors(checkpoint))
+    codec.encode(SETTINGS)
+    return codec.integers()
+
+
+def measured(name: str, tensors: Network, coders: Sequence[Coder], rounds: int) -> list[Row]:
     """One row for each coder, after one round that is not counted."""
     for coder in coders:
-        coder.load(levels if coder.limit is None else levels[: coder.limit // levels.shape[1]])
+        coder.load(tensors)
     times: dict[str, Times] = {coder.name: {way: [] for way in WAYS} for coder in coders}
     for at in range(rounds + 1):
         for coder in coders:
             seconds = {"encode": coder.encode(), "decode": coder.decode()}
             if at == 0:
-                coder.check()
+                coder.check(tensors)
             else:
                 for way in WAYS:
-                    times[coder.name][way].append(seconds[way] / coder.levels.size)
+                    times[coder.name][way].append(seconds[way] / coder.weights)
     rows = [row(name, coder, times) for coder in coders]
     for each in rows:
         show(each)
@@ -122,9 +138,9 @@ def row(name: str, coder: Coder, times: dict[str, Times]) -> Row:
     found: Row = {
         "tensor": name,
         "coder": coder.name,
-        "weights": coder.levels.size,
+        "weights": coder.weights,
         "bytes": coder.bytes,
-        "bits_per_weight": round(8 * coder.bytes / coder.levels.size, 4),
+        "bits_per_weight": round(8 * coder.bytes / coder.weights, 4),
     }
     for way in WAYS:
         mine = times[coder.name][way]

@@ -1,11 +1,12 @@
 """Everything that the speed benchmark times, in one form: levels in, bytes out, float32 back.
 
-A tensor is int levels of -15 to 15 and a step of 2^-6, so that float16 and NNCodec's grid hold its
-weights exactly, and every coder must give them back bit for bit.
+Levels of the two tensors are -15 to 15 and the step is 2^-5, so that float16 and NNCodec's grid
+hold the weights exactly, and every coder must give them back bit for bit.
 """
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import bitarray.util as bits
@@ -16,56 +17,130 @@ import zstandard
 from bitarray import bitarray
 
 from compressor.artifact import decode, encode
-from compressor.benchmarks.codec.profiles import as_shared
+from compressor.benchmarks.codec.profiles import as_shared, as_tensors
 from compressor.benchmarks.codec.rivals import textbook
-from compressor.benchmarks.codec.rivals.nncodec import NNCodec, Settings
+from compressor.benchmarks.codec.rivals.nncodec import Levels, NNCodec, Settings
 
-STEP = np.float32(2.0**-6)
-STEP_QP = -24  # NNCodec's quantization parameter for that step
+QP = -20
+STEP = np.float32(2.0**-5)  # of that qp
 LARGEST = 15
 TABLE = (np.arange(-LARGEST, LARGEST + 1) * STEP).astype(np.float32)
 
-Levels = npt.NDArray[np.int8]
+SETTINGS = Settings(qp=QP, nonweight_qp=-40, use_dq=False, row_skipping=True)
+"""Steps that are powers of two, so that coding decoded weights again finds the same levels."""
+
 Floats = npt.NDArray[np.float32]
 
 
 class Coder(ABC):
-    """One way to write a tensor. `encode` and `decode` return seconds and keep their result.
+    """One way to write tensors. `encode` and `decode` return seconds and keep their result."""
 
-    ``limit`` bounds the weights it is given, for what would take minutes otherwise.
+    name: str
+    bytes: int
+    weights: int
+
+    @abstractmethod
+    def load(self, network: Mapping[str, Levels]) -> None:
+        """Take the tensors; nothing here is timed."""
+
+    @abstractmethod
+    def encode(self) -> float: ...
+
+    @abstractmethod
+    def decode(self) -> float: ...
+
+    @abstractmethod
+    def decoded(self) -> dict[str, Floats]:
+        """What the last `decode` gave."""
+
+    def check(self, network: Mapping[str, Levels]) -> None:
+        """Raise RuntimeError unless the last `decode` gave the tensors."""
+        for name, found in self.decoded().items():
+            if found.tobytes() != network[name].dense()[: len(found)].tobytes():
+                raise RuntimeError(f"{self.name} does not give {name} back")
+
+
+class Ours(Coder):
+    """A whole .dcz file, checksums and all. From `Shared` (indices and codebook) to bytes."""
+
+    def __init__(self, profile: str, settings: dict[str, Any]) -> None:
+        self.name = f"ours, {profile}"
+        self.settings = settings
+
+    def load(self, network: Mapping[str, Levels]) -> None:
+        self.tensors = as_tensors(network)
+        self.weights = sum(tensor.levels.size for tensor in network.values())
+
+    def encode(self) -> float:
+        start = time.perf_counter()
+        self.blob = encode(self.tensors, **self.settings)
+        seconds = time.perf_counter() - start
+        self.bytes = len(self.blob)
+        return seconds
+
+    def decode(self) -> float:
+        start = time.perf_counter()
+        self.found = decode(self.blob).tensors()
+        return time.perf_counter() - start
+
+    def decoded(self) -> dict[str, Floats]:
+        return self.found
+
+
+class Nncodec(Coder):
+    """NNCodec's whole bitstream, timed inside its process; from float32, which it quantizes."""
+
+    name = "NNCodec"
+
+    def __init__(self, codec: NNCodec) -> None:
+        self.codec = codec
+
+    def load(self, network: Mapping[str, Levels]) -> None:
+        self.codec.load({name: tensor.dense() for name, tensor in network.items()})
+        self.weights = sum(tensor.levels.size for tensor in network.values())
+
+    def encode(self) -> float:
+        reply = self.codec.encode(SETTINGS)
+        self.bytes = reply["bytes"]
+        return float(reply["seconds"])
+
+    def decode(self) -> float:
+        return self.codec.decode_seconds()
+
+    def decoded(self) -> dict[str, Floats]:
+        return self.codec.decode()
+
+
+class Single(Coder):
+    """A coder of one tensor: symbols 0 to 30, or float16; `unpacked` ends at float32.
+
+    ``limit`` bounds the weights, for what would take minutes otherwise: the first rows are coded.
     """
 
     limit: int | None = None
+    blob: Any
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.blob: Any = b""
-        self.weights: Floats = np.zeros(0, dtype=np.float32)
-
-    @property
-    def bytes(self) -> int:
-        return len(self.blob)
-
-    def load(self, levels: Levels) -> None:
-        """Take the tensor; nothing here is timed."""
-        self.levels = levels
-        self.symbols = (levels.reshape(-1) + LARGEST).astype(np.uint8)
-        self.expected = TABLE[self.symbols].reshape(levels.shape)
+    def load(self, network: Mapping[str, Levels]) -> None:
+        ((self.tensor, whole),) = network.items()
+        levels = whole.levels
+        self.levels = levels if self.limit is None else levels[: self.limit // levels.shape[1]]
+        self.symbols = (self.levels.reshape(-1) + LARGEST).astype(np.uint8)
+        self.weights = self.levels.size
 
     def encode(self) -> float:
         start = time.perf_counter()
         self.blob = self.packed()
-        return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self.bytes = len(self.blob)
+        return seconds
 
     def decode(self) -> float:
         start = time.perf_counter()
-        self.weights = self.unpacked()
+        self.found = self.unpacked().reshape(self.levels.shape)
         return time.perf_counter() - start
 
-    def check(self) -> None:
-        """Raise RuntimeError unless the last `decode` gave the tensor."""
-        if self.weights.tobytes() != self.expected.tobytes():
-            raise RuntimeError(f"{self.name} does not give the weights back")
+    def decoded(self) -> dict[str, Floats]:
+        return {self.tensor: self.found}
 
     @abstractmethod
     def packed(self) -> Any: ...
@@ -74,120 +149,64 @@ class Coder(ABC):
     def unpacked(self) -> Floats: ...
 
 
-class Ours(Coder):
-    """A whole .dcz file, checksums and all. From `Shared` (indices and codebook) to bytes."""
-
-    def __init__(self, profile: str, settings: dict[str, Any]) -> None:
-        super().__init__(f"ours, {profile}")
-        self.settings = settings
-
-    def load(self, levels: Levels) -> None:
-        super().load(levels)
-        self.shared = as_shared(levels.astype(np.int32), STEP)
-
-    def packed(self) -> Any:
-        return encode({"weight": self.shared}, **self.settings)
-
-    def unpacked(self) -> Floats:
-        return decode(self.blob).tensors()["weight"]
-
-
-class Nncodec(Coder):
-    """NNCodec's whole bitstream, timed inside its process; from float32, which it quantizes."""
-
-    def __init__(self, codec: NNCodec) -> None:
-        super().__init__("NNCodec")
-        self.codec = codec
-        self.size = 0
-
-    @property
-    def bytes(self) -> int:
-        return self.size
-
-    def load(self, levels: Levels) -> None:
-        super().load(levels)
-        self.codec.load({"weight": self.expected})
-
-    def packed(self) -> Any:
-        raise NotImplementedError
-
-    def unpacked(self) -> Floats:
-        return self.codec.decode()["weight"]
-
-    def encode(self) -> float:
-        reply = self.codec.encode(Settings(qp=STEP_QP, use_dq=False, row_skipping=True))
-        self.size = reply["bytes"]
-        return float(reply["seconds"])
-
-    def decode(self) -> float:
-        return self.codec.decode_seconds()
-
-    def check(self) -> None:
-        self.weights = self.unpacked()
-        super().check()
-
-
-class ZstdHalf(Coder):
+class ZstdHalf(Single):
     """The weights as float16, in one zstd frame."""
 
     def __init__(self, level: int) -> None:
-        super().__init__(f"zstd -{level} of fp16")
+        self.name = f"zstd -{level} of fp16"
         self.level = level
 
+    def load(self, network: Mapping[str, Levels]) -> None:
+        super().load(network)
+        self.floats = network[self.tensor].dense()
+
     def packed(self) -> Any:
-        return zstandard.compress(self.expected.astype(np.float16).tobytes(), self.level)
+        return zstandard.compress(self.floats.astype(np.float16).tobytes(), self.level)
 
     def unpacked(self) -> Floats:
         halves = np.frombuffer(zstandard.decompress(self.blob), dtype=np.float16)
-        return halves.astype(np.float32).reshape(self.levels.shape)
+        return halves.astype(np.float32)
 
 
-class ZstdIndices(Coder):
+class ZstdIndices(Single):
     """The indices as bytes, in one zstd frame; then a table look-up."""
 
     def __init__(self, level: int) -> None:
-        super().__init__(f"zstd -{level} of indices")
+        self.name = f"zstd -{level} of indices"
         self.level = level
 
     def packed(self) -> Any:
         return zstandard.compress(self.symbols.tobytes(), self.level)
 
     def unpacked(self) -> Floats:
-        symbols = np.frombuffer(zstandard.decompress(self.blob), dtype=np.uint8)
-        return TABLE[symbols].reshape(self.levels.shape)
+        return TABLE[np.frombuffer(zstandard.decompress(self.blob), dtype=np.uint8)]
 
 
-class Constriction(Coder):
+class Constriction(Single):
     """constriction's ANS coder with one categorical model of all weights."""
 
-    def __init__(self) -> None:
-        super().__init__("constriction ANS")
+    name = "constriction ANS"
 
-    def load(self, levels: Levels) -> None:
-        super().load(levels)
+    def load(self, network: Mapping[str, Levels]) -> None:
+        super().load(network)
         counts = np.bincount(self.symbols, minlength=len(TABLE)).astype(np.float64)
-        self.probabilities = counts / counts.sum()
-
-    def model(self) -> Any:
-        return constriction.stream.model.Categorical(self.probabilities, perfect=False)
+        self.model = constriction.stream.model.Categorical(counts / counts.sum(), perfect=False)
 
     def packed(self) -> Any:
         coder = constriction.stream.stack.AnsCoder()
-        coder.encode_reverse(self.symbols.astype(np.int32), self.model())
+        coder.encode_reverse(self.symbols.astype(np.int32), self.model)
         return coder.get_compressed().tobytes()
 
     def unpacked(self) -> Floats:
-        words = np.frombuffer(self.blob, dtype=np.uint32)
-        coder = constriction.stream.stack.AnsCoder(words)
-        symbols: npt.NDArray[np.int32] = coder.decode(self.model(), self.symbols.size)
-        return TABLE[symbols].reshape(self.levels.shape)
+        coder = constriction.stream.stack.AnsCoder(np.frombuffer(self.blob, dtype=np.uint32))
+        symbols: npt.NDArray[np.int32] = coder.decode(self.model, self.symbols.size)
+        return TABLE[symbols]
 
 
-class Bitarray(Coder):
+class Bitarray(Single):
     """bitarray's canonical Huffman code, decoded by its C iterator."""
 
-    def __init__(self) -> None:
-        super().__init__("bitarray, canonical Huffman")
+    name = "bitarray, canonical Huffman"
 
     def packed(self) -> Any:
         symbols, counts = np.unique(self.symbols, return_counts=True)
@@ -200,25 +219,18 @@ class Bitarray(Coder):
 
     def unpacked(self) -> Floats:
         stream = bitarray(self.blob)[: self.count]
-        symbols = list(bits.canonical_decode(stream, self.lengths, self.order))
-        return TABLE[symbols].reshape(self.levels.shape)
+        return TABLE[list(bits.canonical_decode(stream, self.lengths, self.order))]
 
 
-class Naive(Coder):
+class Naive(Single):
     """Bit strings and a dictionary tree, as public scripts of the paper have it: `textbook`."""
 
+    name = "naive script"
     limit = 200_000
 
-    def __init__(self) -> None:
-        super().__init__("naive script")
-
-    def load(self, levels: Levels) -> None:
-        super().load(levels)
-        self.shared = as_shared(levels.astype(np.int32), STEP)
-
-    @property
-    def bytes(self) -> int:
-        return len(self.blob.data)
+    def load(self, network: Mapping[str, Levels]) -> None:
+        super().load(network)
+        self.shared = as_shared(self.levels, STEP)
 
     def packed(self) -> Any:
         return textbook.pack(self.shared.indices, self.shared.codebook)

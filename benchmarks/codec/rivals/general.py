@@ -54,8 +54,8 @@ def deep_compression(bits: int) -> Callable[[Arrays], Coded]:
             files[name] = value
             if value.ndim > 1:
                 packed = textbook.pack(*textbook.share(value, bits))
-                files[name] = np.frombuffer(packed.data, dtype=np.uint8)
-                decoded[name] = textbook.unpack(packed)
+                files[name] = np.frombuffer(packed, dtype=np.uint8)
+                decoded[name] = textbook.unpack(packed).reshape(value.shape)
         return len(save(files)), decoded
 
     return method

@@ -10,7 +10,6 @@ import heapq
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,6 @@ GAP_BITS = 4
 Indices = npt.NDArray[np.unsignedinteger[Any]]
 Floats = npt.NDArray[np.float32]
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Packed:
-    """One tensor: counts, two code tables, two bit streams and a codebook, all in ``data``."""
-
-    data: bytes
-    shape: tuple[int, ...]
 
 
 def share(weights: Floats, bits: int) -> tuple[Indices, Floats]:
@@ -49,10 +40,10 @@ def share(weights: Floats, bits: int) -> tuple[Indices, Floats]:
     return indices.reshape(weights.shape), found.codebook
 
 
-def pack(indices: Indices, codebook: Floats) -> Packed:
+def pack(indices: Indices, codebook: Floats) -> bytes:
     """Write one tensor: a header of 16 bytes, code lengths of a byte a symbol, codebook, streams.
 
-    A code is canonical, so its lengths are all of it.
+    A code is canonical, so its lengths are all of it. The shape is left to the container.
     """
     gaps, values = entries(indices)
     tables, streams = [], []
@@ -61,15 +52,12 @@ def pack(indices: Indices, codebook: Floats) -> Packed:
         tables.append(bytes(len(code.get(symbol, "")) for symbol in range(alphabet)))
         streams.append("".join([code[symbol] for symbol in symbols]) if len(code) > 1 else "")
     head = struct.pack("<4I", len(codebook), len(gaps), len(streams[0]), indices.size)
-    return Packed(
-        b"".join([head, *tables, codebook.tobytes(), *(to_bytes(bits) for bits in streams)]),
-        indices.shape,
-    )
+    parts = [head, *tables, codebook.tobytes(), *(to_bytes(bits) for bits in streams)]
+    return b"".join(parts)
 
 
-def unpack(packed: Packed) -> Floats:
-    """The weights, float32."""
-    data = packed.data
+def unpack(data: bytes) -> Floats:
+    """The weights, float32 of shape (n,)."""
     k, count, gap_bits, size = struct.unpack_from("<4I", data)
     at = 16
     codes = []
@@ -87,7 +75,7 @@ def unpack(packed: Packed) -> Floats:
         position += gap + 1
         if value:
             weights[position] = codebook[value - 1]
-    return weights.reshape(packed.shape)
+    return weights
 
 
 def entries(indices: Indices) -> tuple[list[int], list[int]]:
