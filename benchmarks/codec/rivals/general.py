@@ -1,9 +1,12 @@
 """What one does without a codec for weights: half floats, INT8, and a general compressor on them.
 
 Each method takes the tensors of a network and returns what they decode to and the bytes of a file
-that holds them: safetensors, names and shapes included, compressed as a whole where zstd is named.
+that holds them: safetensors, names and shapes included, compressed as a whole where zstd is named;
+for Deep Compression a file whose directory is deflated, since safetensors' would be 5 to 8 % of it.
 """
 
+import json
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,15 +51,16 @@ def deep_compression(bits: int) -> Callable[[Arrays], Coded]:
     """`textbook` for the weights, with 2^bits shared values a tensor; float32 for the rest."""
 
     def method(tensors: Arrays) -> Coded:
-        files: dict[str, npt.NDArray[Any]] = {}
+        parts: dict[str, bytes] = {}
         decoded = dict(tensors)
         for name, value in tensors.items():
-            files[name] = value
+            parts[name] = value.tobytes()
             if value.ndim > 1:
-                packed = textbook.pack(*textbook.share(value, bits))
-                files[name] = np.frombuffer(packed, dtype=np.uint8)
-                decoded[name] = textbook.unpack(packed).reshape(value.shape)
-        return len(save(files)), decoded
+                parts[name] = textbook.pack(*textbook.share(value, bits))
+                decoded[name] = textbook.unpack(parts[name]).reshape(value.shape)
+        directory = [[name, tensors[name].shape, len(part)] for name, part in parts.items()]
+        head = zlib.compress(json.dumps(directory).encode(), 9)
+        return len(head) + sum(map(len, parts.values())), decoded
 
     return method
 

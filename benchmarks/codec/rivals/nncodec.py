@@ -27,7 +27,8 @@ class Settings:
     """NNCodec's own options by its own names; the defaults are its defaults.
 
     Attributes:
-        qp: quantization parameter of weights (two dimensions or more); 2^-``qp_density`` octaves.
+        qp: quantization parameter of weights (two dimensions or more): 2^``qp_density`` of them are
+            an octave of the step.
         nonweight_qp: the same for all else.
         use_dq: trellis-coded (dependent) quantization.
         bnf: batch norm folded into a scale and a bias per channel.

@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--nonweight-qp", type=int, nargs="+", default=[-75])
     described.add_argument("--rate", type=float, nargs="+", default=[0.0], help="lambda_scale")
     described.add_argument("--opt-qp", type=int, nargs="+", default=[0])
+    described.add_argument("--qp-density", type=int, default=2, help="3 halves the steps of qp")
     described.add_argument("-o", "--output", type=Path, required=True)
     return described
 
@@ -85,6 +86,7 @@ def combinations(arguments: argparse.Namespace) -> Iterator[Settings]:
             lambda_scale=rate,
             row_skipping=True,
             opt_qp=bool(opt_qp),
+            qp_density=arguments.qp_density,
         )
 
 
