@@ -78,7 +78,9 @@ def test_help_lists_every_command_and_the_exit_codes(
 
 
 def test_the_version_is_that_of_the_package(compress: Compress) -> None:
-    assert re.fullmatch(r"compress, version \d+\.\d+\.\d+ \((C core|NumPy.*)\)\n", compress("--version").out)
+    assert re.fullmatch(
+        r"compress, version \d+\.\d+\.\d+ \((C core|NumPy.*)\)\n", compress("--version").out
+    )
 
 
 def test_run_may_be_left_out_and_options_may_come_first(

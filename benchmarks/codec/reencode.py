@@ -21,7 +21,7 @@ import numpy as np
 from compressor.artifact import Artifact, Profile, Shared, decode, encode, read
 from compressor.benchmarks.environment import environment
 
-RESULT = Path(__file__).parent / "results" / "codec.json"
+RESULT = Path(__file__).parents[1] / "results" / "codec.json"
 PROFILES: tuple[Profile, ...] = ("huffman", "fast", "best")
 
 Row = dict[str, Any]

@@ -1,0 +1,3 @@
+from compressor.benchmarks.codec.reencode import main
+
+main()

@@ -1,0 +1,1 @@
+"""Coders and formats of others, each behind a few functions."""
