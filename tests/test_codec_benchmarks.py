@@ -49,10 +49,10 @@ def test_steps_grow_by_quarters_of_an_octave(qp: int, density: int, expected: fl
     assert worker.step(qp, density) == np.float32(expected)
 
 
-def test_levels_become_a_codebook_of_those_present() -> None:
-    shared = as_shared(levels(0, -3, 2, 2, 0, 7), np.float32(0.5))
-    assert shared.codebook.tolist() == [-1.5, 1.0, 3.5]
-    assert shared.indices.tolist() == [0, 1, 2, 2, 0, 3]
+def test_levels_become_a_grid() -> None:
+    shared = as_shared(levels(0, -3, 2, 2, 0, 4), np.float32(0.5))
+    assert shared.codebook.tolist() == [-1.5, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0]
+    assert shared.indices.tolist() == [0, 1, 5, 5, 0, 7]
     assert shared.indices.dtype == np.uint8
 
 

@@ -138,6 +138,16 @@ def test_a_stream_that_is_too_short_or_long_is_refused_or_differs(change: int) -
     assert not np.array_equal(found, levels)
 
 
+def test_zeros_that_a_stream_could_do_without_are_missed() -> None:
+    """A stream goes on in zeros, so one with zeros at its end would decode without them."""
+    levels = laplacian((6, 12), 0.2, 0)
+    grid = grid_of(levels, 3, 4, 1)
+    mutant = bytearray(context.encode(levels, grid))
+    mutant[0] ^= 1
+    with pytest.raises(ArtifactError, match="does not end where it must"):
+        context.decode(memoryview(mutant), grid)
+
+
 def test_any_bytes_decode_to_levels_in_range_or_are_refused() -> None:
     rng = np.random.default_rng(3)
     grid = Grid(6, 7, 1, 1, 5, 3, 64)

@@ -55,6 +55,10 @@ class Classes:
         ]
         return np.concatenate(parts)
 
+    def of_matrix(self) -> tuple[Axis, Axis]:
+        """Return the classes of rows, and their sums over the other two axes, (d1 d2,)."""
+        return self.axes[0], self._plane
+
     @cached_property
     def _plane(self) -> Contexts:
         """Sums of the classes of columns and kernel positions, (d1 d2,)."""

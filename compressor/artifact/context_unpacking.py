@@ -13,6 +13,7 @@ from compressor.coding import context
 from compressor.coding.buffer import ByteReader
 from compressor.coding.context import MAX_RATE, Grid
 from compressor.coding.gaps import Symbols
+from compressor.coding.streams_core import Target
 from compressor.errors import ArtifactError
 
 
@@ -25,6 +26,10 @@ class ContextPayload:
     found: LevelMap
     stream: memoryview
     parts: Parts
+
+    def fill(self, _: Target) -> bool:
+        """Leave it to `symbols`: context mixing yields levels, not indices."""
+        return False
 
     def symbols(self, dtype: np.dtype[np.unsignedinteger[Any]]) -> Symbols:
         """Return the (n,) indices."""

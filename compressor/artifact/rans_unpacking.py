@@ -15,6 +15,7 @@ from compressor.coding.buffer import ByteReader
 from compressor.coding.frequencies import Frequencies, read_frequencies
 from compressor.coding.gaps import Symbols
 from compressor.coding.rans import MAX_LANES, Decoder
+from compressor.coding.streams_core import Target, decode_dense, decode_rans_gaps
 from compressor.errors import ArtifactError
 
 _WEIGHTS = 32 << MAX_LANES
@@ -31,11 +32,26 @@ class EntryReader(Protocol):
         """Raise unless nothing is left."""
 
 
+@dataclass(frozen=True, eq=False)
 class RansEntries:
     """Entries in one rANS stream: gap, value, gap, value, ..., ``count`` of each."""
 
-    def __init__(self, stream: memoryview, tables: list[Frequencies], count: int) -> None:
-        self._decoder = Decoder(stream, tables, 2 * count)
+    stream: memoryview
+    tables: list[Frequencies]
+    count: int
+
+    def fill(self, counts: tuple[int, int, int], target: Target) -> bool:
+        """Decode all into ``target`` by the C core; return whether it did."""
+        return decode_rans_gaps(self.tables, self.stream, counts, target)
+
+    def open(self) -> EntryReader:
+        """Begin to read."""
+        return _RansReader(Decoder(self.stream, self.tables, 2 * self.count))
+
+
+class _RansReader:
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
 
     def read(self, count: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """Return the next ``count`` gaps and values; a multiple of 2^11, but for the last."""
@@ -57,6 +73,10 @@ class DensePayload:
     tables: list[Frequencies]
     stream: memoryview
     parts: Parts
+
+    def fill(self, target: Target) -> bool:
+        """Decode into ``target`` by the C core; return whether it did."""
+        return decode_dense(self.tables, self.stream, self.classes.of_matrix(), target)
 
     def symbols(self, dtype: np.dtype[np.unsignedinteger[Any]]) -> Symbols:
         """Return the (n,) indices."""

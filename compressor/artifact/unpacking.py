@@ -5,9 +5,7 @@ against the caller's limits before that (`compressor.artifact.layout`).
 """
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from compressor.coding.buffer import ByteReader
 from compressor.coding.frequencies import read_frequencies
 from compressor.coding.gaps import Symbols
 from compressor.coding.huffman import Lengths
+from compressor.coding.streams_core import Target, decode_gaps
 from compressor.coding.symbols import SymbolReader
 from compressor.coding.tables import read_table
 from compressor.errors import ArtifactError
@@ -45,13 +44,19 @@ class GapPayload:
     fillers: int
     parts: Parts
     codebook: npt.NDArray[np.float32]
-    entries: Callable[[], EntryReader] | None = None
+    entries: "_StreamEntries | RansEntries | None" = None
+
+    def fill(self, target: Target) -> bool:
+        """Decode into ``target`` by the C core; return whether it did."""
+        return self.entries is not None and self.entries.fill(
+            (self.kept, self.fillers, self.width), target
+        )
 
 
 def unpack_tensor(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]:
     """Return the dense tensor, in this machine's byte order."""
     if record.mode.shared:
-        return unpack_shared(record, payload).dense()
+        return _unpack_dense(record, payload)
     if record.mode is Mode.GAP_FLOAT:
         flat: npt.NDArray[Any] = _dense_symbols(record, parse_gaps(record, payload))
         flat = flat.view("<f4")
@@ -64,23 +69,48 @@ def unpack_tensor(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]
     return _native(flat).reshape(record.shape)
 
 
+def _unpack_dense(record: TensorRecord, payload: memoryview) -> npt.NDArray[np.float32]:
+    """Return the weights of a tensor in one of the shared modes; in C without its indices."""
+    parsed = _parse(record, payload)
+    target = Target(record.elements, _lookup(parsed.codebook), floats=_floats(record.elements))
+    if parsed.fill(target) and target.floats is not None:
+        _check_crc(target.crc, record)
+        return target.floats.reshape(record.shape)
+    return _shared(record, parsed).dense()
+
+
 def unpack_shared(record: TensorRecord, payload: memoryview) -> Shared:
     """Return indices and codebook of a tensor in one of the shared modes."""
-    if record.mode in (Mode.DENSE_RANS, Mode.CONTEXT):
-        dense = _parse_dense(record, payload)
-        indices, codebook = dense.symbols(index_dtype(len(dense.codebook))), dense.codebook
-        _check_decoded(indices, record)
+    return _shared(record, _parse(record, payload))
+
+
+def _shared(record: TensorRecord, parsed: "GapPayload | DensePayload | ContextPayload") -> Shared:
+    dtype = index_dtype(len(parsed.codebook))
+    indices: Symbols = np.empty(record.elements, dtype)
+    target = Target(record.elements, _lookup(parsed.codebook), indices=indices)
+    if parsed.fill(target):
+        _check_crc(target.crc, record)
+    elif isinstance(parsed, GapPayload):
+        indices = _dense_symbols(record, parsed)
     else:
-        parsed = parse_gaps(record, payload)
-        indices, codebook = _dense_symbols(record, parsed), parsed.codebook
-    return Shared(_native(indices).reshape(record.shape), _native(codebook))
+        indices = parsed.symbols(dtype)
+        _check_decoded(indices, record)
+    return Shared(_native(indices).reshape(record.shape), _native(parsed.codebook))
+
+
+def _lookup(codebook: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.concatenate([np.zeros(1, dtype=np.float32), codebook])
+
+
+def _floats(count: int) -> npt.NDArray[np.float32]:
+    return np.empty(count, dtype=np.float32)
 
 
 def describe(record: TensorRecord, payload: memoryview) -> Entry:
     """Return what there is to know of a tensor; modes without a count are decoded for it."""
     known = (record.name, record.shape, DTYPES[record.dtype].name, record.mode, record.elements)
     if record.mode in (Mode.DENSE_RANS, Mode.CONTEXT):
-        dense, shared = _parse_dense(record, payload), unpack_shared(record, payload)
+        dense, shared = _parse(record, payload), unpack_shared(record, payload)
         nonzero = int(np.count_nonzero(shared.indices))
         values = len(dense.codebook)
         return Entry(*known, nonzero, len(payload), dense.parts, codebook_size=values)
@@ -95,9 +125,10 @@ def describe(record: TensorRecord, payload: memoryview) -> Entry:
     return Entry(*known, int(np.count_nonzero(flat)), len(payload), Parts(values=len(payload)))
 
 
-def _parse_dense(record: TensorRecord, payload: memoryview) -> DensePayload | ContextPayload:
-    parse = parse_context if record.mode is Mode.CONTEXT else parse_dense
-    return parse(record, payload)
+def _parse(record: TensorRecord, payload: memoryview) -> GapPayload | DensePayload | ContextPayload:
+    if record.mode is Mode.CONTEXT:
+        return parse_context(record, payload)
+    return (parse_dense if record.mode is Mode.DENSE_RANS else parse_gaps)(record, payload)
 
 
 def parse_gaps(record: TensorRecord, payload: memoryview) -> GapPayload:
@@ -114,12 +145,12 @@ def parse_gaps(record: TensorRecord, payload: memoryview) -> GapPayload:
         parts = Parts(codebook=centroids, other=len(payload) - centroids)
         return GapPayload(width, half, 0, 0, parts, codebook)
     start = reader.position
-    entries: Callable[[], EntryReader]
+    entries: _StreamEntries | RansEntries
     if record.mode is Mode.GAP_RANS:
         models = [read_frequencies(reader, 1 << width), read_frequencies(reader, size + 1)]
         tables, gap_bytes = reader.position - start, 0
         values = reader.take(reader.remaining)
-        entries = partial(RansEntries, values, models, kept + fillers)
+        entries = RansEntries(values, models, kept + fillers)
     else:
         gap_code = read_table(reader, 1 << width)
         value_code = read_table(reader, size + 1) if record.mode.shared else None
@@ -127,31 +158,42 @@ def parse_gaps(record: TensorRecord, payload: memoryview) -> GapPayload:
         gap_stream = reader.take(reader.varint())
         gap_bytes = len(gap_stream)
         values = reader.take(reader.remaining)
-        entries = partial(
-            _StreamEntries, gap_code, gap_stream, value_code, values, half, kept + fillers
-        )
+        entries = _StreamEntries(gap_code, gap_stream, value_code, values, half, kept + fillers)
     parts = Parts(len(values), gap_bytes, tables, centroids)
     parts = replace(parts, other=len(payload) - parts.total)
     return GapPayload(width, half, kept, fillers, parts, codebook, entries)
 
 
+@dataclass(frozen=True, eq=False)
 class _StreamEntries:
     """Entries in two streams; without a code for values these are floats."""
 
-    def __init__(
-        self,
-        gap_code: Lengths,
-        gap_stream: memoryview,
-        value_code: Lengths | None,
-        values: memoryview,
-        half: bool,
-        count: int,
-    ) -> None:
-        self._gaps = SymbolReader(gap_code, gap_stream)
+    gap_code: Lengths
+    gap_stream: memoryview
+    value_code: Lengths | None
+    values: memoryview
+    half: bool
+    count: int
+
+    def fill(self, counts: tuple[int, int, int], target: Target) -> bool:
+        """Decode all into ``target`` by the C core; return whether it did."""
+        if self.value_code is None:
+            return False
+        codes, streams = (self.gap_code, self.value_code), (self.gap_stream, self.values)
+        return decode_gaps(codes, streams, counts, target)
+
+    def open(self) -> EntryReader:
+        """Begin to read."""
+        return _StreamReader(self)
+
+
+class _StreamReader:
+    def __init__(self, source: _StreamEntries) -> None:
+        self._gaps = SymbolReader(source.gap_code, source.gap_stream)
         self._values = (
-            _FloatReader(values, half, count)
-            if value_code is None
-            else SymbolReader(value_code, values)
+            _FloatReader(source.values, source.half, source.count)
+            if source.value_code is None
+            else SymbolReader(source.value_code, source.values)
         )
 
     def read(self, count: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
@@ -186,13 +228,17 @@ def _dense_symbols(record: TensorRecord, parsed: GapPayload) -> Symbols:
     dtype = index_dtype(len(parsed.codebook)) if record.mode.shared else np.dtype("<u4")
     flat: Symbols = np.zeros(record.elements, dtype)
     if parsed.entries is not None:
-        _place_entries(flat, parsed, parsed.entries())
+        _place_entries(flat, parsed, parsed.entries.open())
     _check_decoded(flat, record)
     return flat
 
 
 def _check_decoded(flat: Symbols, record: TensorRecord) -> None:
-    if zlib.crc32(flat.data) != record.decoded_crc:
+    _check_crc(zlib.crc32(flat.data), record)
+
+
+def _check_crc(found: int, record: TensorRecord) -> None:
+    if found != record.decoded_crc:
         raise ArtifactError("the decoded weights do not match their checksum")
 
 

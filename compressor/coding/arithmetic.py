@@ -74,6 +74,7 @@ class BitDecoder:
 
     def finish(self) -> None:
         """Raise unless the stream ends as an encoder ends it."""
-        rest = bytes(self._stream[self._position :])
-        if rest != (bytes([(self._low >> 24) + 1]) if self._low else b""):
+        last = bytes([(self._low >> 24) + 1]) if self._low else b""
+        size = self._position + len(last)
+        if len(self._stream) != size or self._stream[self._position :] != last:
             raise ArtifactError("a context-mixed stream does not end where it must")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compressor.coding import streams_core
 from compressor.coding.frequencies import PRECISION, TOTAL, Frequencies
 from compressor.errors import ArtifactError
 
@@ -52,6 +53,9 @@ def encode(
     symbols: Symbols, contexts: Contexts | None, tables: list[Frequencies], lanes: int
 ) -> bytes:
     """Return the stream of ``symbols`` (n,), each with a frequency in ``tables[contexts[i]]``."""
+    found = streams_core.encode_rans(tables, symbols, contexts, lanes)
+    if found is not None:
+        return found
     alphabet = max(len(table) for table in tables)
     frequencies = np.zeros((len(tables), alphabet), dtype=np.uint32)
     for row, table in zip(frequencies, tables, strict=True):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compressor.coding.huffman import Lengths, canonical_codes, canonical_order
+from compressor.coding import streams_core
+from compressor.coding.huffman import LONGEST, Lengths, canonical_codes, canonical_order
 from compressor.errors import ArtifactError
 
 _CHUNK = 1 << 14
@@ -28,7 +29,7 @@ class SymbolWriter:
 
     def write(self, symbols: npt.NDArray[np.unsignedinteger[Any]]) -> None:
         """Append symbols (n,), each of them in the code."""
-        if self._silent or not len(symbols):
+        if self._silent or not len(symbols) or self._write_in_c(symbols):
             return
         lengths = self._lengths[symbols]
         carried = 8 - self._free if self._free else 0
@@ -39,6 +40,24 @@ class SymbolWriter:
             packed[0] |= self._bytes.pop()
         self._bytes += packed
         self._free = -int(ends[-1]) % 8
+
+    def _write_in_c(self, symbols: npt.NDArray[np.unsignedinteger[Any]]) -> bool:
+        bits = 8 * len(self._bytes) - self._free
+        first = bits // 8
+        out = np.zeros(1 + (LONGEST * len(symbols) + 15) // 8, dtype=np.uint8)
+        out[: len(self._bytes) - first] = self._bytes[first:]
+        end = streams_core.encode_symbols(
+            self._codes.astype(np.uint32),
+            self._lengths.astype(np.uint8),
+            symbols.astype(np.uint32),
+            out,
+            bits - 8 * first,
+        )
+        if end is None:
+            return False
+        self._bytes[first:] = out[: (end + 7) // 8].tobytes()
+        self._free = -end % 8
+        return True
 
     def finish(self) -> bytes:
         """Return the stream."""
