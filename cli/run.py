@@ -8,7 +8,7 @@ import click
 
 from compressor.cli.shared import FILE, by_flag, data_options, input_shape, listening
 from compressor.errors import OutputError, UsageError
-from compressor.recipe import Recipe
+from compressor.recipe import RATE, Recipe
 
 # option -> the setting that it changes
 SETTINGS = {
@@ -16,6 +16,7 @@ SETTINGS = {
     "epochs": "prune.retrain.epochs",
     "lr": "prune.retrain.lr",
     "quantize": "share.bits",
+    "rate_aware": "share.rate",
     "profile": "encode.profile",
     "finetune_epochs": "share.finetune.epochs",
     "data": "data.spec",
@@ -40,6 +41,15 @@ SETTINGS = {
     "--quantize",
     metavar="BITS",
     help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns.",
+)
+@click.option(
+    "--rate-aware",
+    metavar="RATE",
+    is_flag=False,
+    flag_value=str(RATE),
+    help="Share weights by what their indices cost in the artifact, not by the error alone: RATE "
+    f"is what a bit is worth in squared error, of a layer's mean square [{RATE} if not given]; or "
+    "per layer.",
 )
 @click.option(
     "--profile",

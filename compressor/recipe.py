@@ -33,6 +33,9 @@ ENCODE_PROFILES = ("auto", "best", "fast", "huffman", "flat")
 WIDTHS = ("fp16", "fp32")
 AUGMENTS = ("auto", "none", "flip-crop", "affine")
 
+RATE = 0.02
+"""The rate of ``--rate-aware`` alone: the most that cost the LeNets no validation image."""
+
 # The setting that brings a section in; the others have defaults that nobody asked for.
 CHIEF = {"prune": "sensitivity", "share": "bits", "data": "spec"}
 
@@ -75,6 +78,11 @@ def _settle(settings: object, **checked: object) -> None:
 def parse_sensitivity(value: object) -> float:
     """A prune sensitivity: a finite number of standard deviations, at least 0."""
     return _number("prune sensitivity", value, 0.0, 1e6)
+
+
+def parse_rate(value: object) -> float:
+    """The rate of one layer: 0 or more."""
+    return _number("rate", value, 0.0)
 
 
 def parse_bits(value: object) -> int:
@@ -150,21 +158,30 @@ class Prune:
 class Share:
     """Stage 2 (section 3): k-means on each layer's surviving weights, then centroid fine-tuning.
 
-    ``bits`` b gives 2^b centroids. ``init`` is one of the paper's three (section 3.2).
+    ``bits`` b gives 2^b centroids. ``init`` is one of the paper's three (section 3.2). ``rate``
+    over 0 makes it entropy-constrained quantization in place of k-means: what a bit of the artifact
+    is worth, as a squared error in units of the layer's mean square weight. Weights that are not
+    worth their bits become zero.
     """
 
     bits: Rules = 5
     init: Init = "linear"
     finetune: Training = Training(epochs=5, lr=1e-3, optimizer="adam", weight_decay=0.0)
+    rate: Rules = 0.0
 
     def __post_init__(self) -> None:
-        _settle(self, bits=self.rules)
+        _settle(self, bits=self.rules, rate=self.rates)
         _choice("share.init", self.init, INITS)
 
     @property
     def rules(self) -> PerLayer:
         """The codebook width of each layer, in bits."""
         return PerLayer.parse(self.bits, parse_bits)
+
+    @property
+    def rates(self) -> PerLayer:
+        """The rate of each layer."""
+        return PerLayer.parse(self.rate, parse_rate)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pytest
 from compressor.artifact import Artifact, Limits, Shared, decode, encode
 from compressor.artifact.classes import Classes
 from compressor.artifact.layout import DEFLATED
+from compressor.coding import native
 from compressor.errors import ArtifactError
 
 LIMITS = Limits(1 << 20, 1 << 20, 100, 1 << 16)
@@ -211,9 +212,19 @@ def test_payloads_of_another_file_or_tensor_do_not_pass() -> None:
 
 def test_a_wrong_decoder_is_found_though_the_file_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = whole()
+    monkeypatch.setenv(native.VARIABLE, "numpy")
     monkeypatch.setattr("compressor.coding.symbols.SymbolReader.read", lambda _, n: np.full(n, 1))
     monkeypatch.setattr("compressor.coding.symbols.SymbolReader.finish", lambda _: None)
     with pytest.raises(ArtifactError, match=r"fillers|past the end|checksum"):
+        decode(blob).tensor("conv.weight")
+
+
+@pytest.mark.skipif(native.built() is None, reason="the C core was not built")
+def test_a_wrong_core_is_found_though_the_file_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = whole()
+    monkeypatch.setenv(native.VARIABLE, "c")
+    monkeypatch.setattr("compressor.artifact.unpacking.decode_gaps", lambda *_: True)
+    with pytest.raises(ArtifactError, match="checksum"):
         decode(blob).tensor("conv.weight")
 
 
@@ -235,7 +246,7 @@ def test_running_out_of_memory_is_an_artifact_error(monkeypatch: pytest.MonkeyPa
     def no_memory(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("compressor.artifact.unpacking.np.zeros", no_memory)
+    monkeypatch.setattr("compressor.artifact.unpacking._floats", no_memory)
     with pytest.raises(ArtifactError, match=r"x.dcz: tensor 'conv.weight': .* not enough memory"):
         artifact.tensor("conv.weight")
 

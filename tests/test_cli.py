@@ -285,6 +285,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "augment": ("none", "none"),
     "bits": ("7bit", PerLayer((("*", 7),))),
     "init": ("density", "density"),
+    "rate": ("0.125,fc=0.5", PerLayer((("*", 0.125), ("fc", 0.5)))),
     "width": ("fp32", "fp32"),
     "profile": ("flat", "flat"),
     "graph": ("false", False),

@@ -178,6 +178,7 @@ CHANGED: dict[Dotted, object] = {
     ("prune", "rounds"): 2,
     ("share", "bits"): 4,
     ("share", "init"): "density",
+    ("share", "rate"): 0.01,
     ("encode", "width"): "fp32",
     ("encode", "profile"): "flat",
     ("encode", "graph"): False,
@@ -381,7 +382,7 @@ def test_values_that_cannot_be(make: Any, named: str) -> None:
         ("data.validation = 0.1", "spec is missing"),
         ("data.spec = 5", "spec is 5: it must be str"),
         ("sed = 1", "unknown setting 'sed'.*seed"),
-        ("share.bit = 5", "unknown setting 'bit'.*bits, init, finetune"),
+        ("share.bit = 5", "unknown setting 'bit'.*bits, init, finetune, rate"),
         ("seed = ", "is not valid TOML"),
     ],
 )
