@@ -1,6 +1,7 @@
 """``compress run``: the main job."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 
 from compressor.cli.shared import FILE, by_flag, data_options, input_shape, listening
 from compressor.errors import OutputError, UsageError
-from compressor.recipe import RATE, Recipe
+from compressor.recipe import RATE, Calibrate, Recipe
 
 # option -> the setting that it changes
 SETTINGS = {
@@ -17,6 +18,7 @@ SETTINGS = {
     "lr": "prune.retrain.lr",
     "quantize": "share.bits",
     "rate_aware": "share.rate",
+    "max_drop": "calibrate.max_drop",
     "profile": "encode.profile",
     "finetune_epochs": "share.finetune.epochs",
     "data": "data.spec",
@@ -40,7 +42,15 @@ SETTINGS = {
 @click.option(
     "--quantize",
     metavar="BITS",
-    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns.",
+    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns. auto "
+    "finds a grid for every layer from what an error there does to the outputs, and needs no "
+    "retraining.",
+)
+@click.option(
+    "--max-drop",
+    metavar="PERCENT",
+    help="With --quantize auto: as coarse as loses at most so many percent of the validation "
+    "images.",
 )
 @click.option(
     "--rate-aware",
@@ -134,6 +144,11 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     source = options["recipe_file"]
     recipe = Recipe() if source is None else Recipe.read(source)
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
+    if options["quantize"] == "auto":  # in place of what the recipe quantizes with, if it does
+        del changes["share.bits"]
+        recipe = replace(recipe, share=None, calibrate=recipe.calibrate or Calibrate())
+    elif options["quantize"] is not None:
+        recipe = replace(recipe, calibrate=None)
     if options["weights_only"]:
         changes["encode.graph"] = False
     if options["shape"] is not None:
@@ -147,9 +162,10 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         recipe = recipe.with_settings(changes)
     except UsageError as error:
         raise UsageError(by_flag(str(error), SETTINGS, options)) from None
-    if recipe.prune is None and recipe.share is None:
+    if recipe.prune is None and recipe.share is None and recipe.calibrate is None:
         raise UsageError(
-            "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit) or --recipe FILE"
+            "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit or auto) or "
+            "--recipe FILE"
         )
     return recipe
 

@@ -62,7 +62,7 @@ def by_flag(message: str, settings: Mapping[str, str], options: Mapping[str, Any
         if options[name] is not None and message.startswith(f"{key} "):
             message = f"{flag(name)}{message.removeprefix(key)}"
         message = message.replace(f" without {key}:", f" without {flag(name)}:")
-    return message
+    return message.replace(" without calibrate.noise:", " without --quantize auto:")
 
 
 def flag(name: str) -> str:

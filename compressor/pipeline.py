@@ -21,7 +21,7 @@ from compressor.layers import compressible_layers, restore
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
 from compressor.pruning import prune
-from compressor.quantization import share
+from compressor.quantization import calibrate, share
 from compressor.recipe import Recipe
 from compressor.reporting.environment import environment
 from compressor.reporting.latency import latency
@@ -83,6 +83,8 @@ class Run:
                 self._train_stage("prune", prune, self.recipe.prune)
             if self.recipe.share is not None:
                 self._train_stage("share", share, self.recipe.share)
+            if self.recipe.calibrate is not None:
+                self._train_stage("calibrate", calibrate, self.recipe.calibrate)
             self._step("encode", self._encode, self._decode)
             self._step("export", self._export, lambda: None)
             report = self._report()

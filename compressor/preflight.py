@@ -5,7 +5,7 @@ from typing import Any
 from torch.nn.utils import parametrize
 
 from compressor.determinism import find_device
-from compressor.errors import StageError
+from compressor.errors import StageError, UsageError
 from compressor.layers import compressible_layers
 from compressor.network import Network
 from compressor.pruning.thresholds import deviation, magnitude_mask
@@ -24,6 +24,12 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
     are tied or parametrized by their owner.
     """
     find_device(recipe.device)
+    budget = recipe.calibrate is not None and recipe.calibrate.max_drop is not None
+    if budget and (data is None or not len(data.validation)):
+        raise UsageError(
+            "calibrate.max_drop needs data with validation images: give --data, or leave it out "
+            "(--max-drop)"
+        )
     _check_layers(network)
     if data is not None:
         check_fit(network.module, network.example, data)

@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.artifact import Shared
+from compressor.artifact import Shared, is_grid
 from compressor.layers import bake, compressible_layers, shared_of
 from compressor.network import Network
 
 Stored = dict[str, NDArray[Any] | Shared]
 _HALF = np.finfo(np.float16)
+_FEW = 2
 
 
 def stored_tensors(network: Network, width: str) -> Stored:
@@ -21,7 +22,8 @@ def stored_tensors(network: Network, width: str) -> Stored:
 
     Shared layers become indices and codebook; all others plain arrays. Vectors (biases, norm
     parameters and statistics, codebooks) are rounded to ``width``: float32 values that float16
-    holds exactly where it is "fp16", unless one is too large for that. Batch counters are left
+    holds exactly where it is "fp16", unless one is too large for that. Codebooks that are multiples
+    of one step stay as they are, since the step is all that is stored. Batch counters are left
     out: they do not take part in inference, and PyTorch loads a network without them.
     """
     shared = {
@@ -34,7 +36,9 @@ def stored_tensors(network: Network, width: str) -> Stored:
     for name in network.names:
         if name in shared:
             indices, codebook = shared[name]
-            stored[name] = Shared(_smallest(indices), rounded(codebook, width))
+            kept = len(codebook) > _FEW and is_grid(codebook)  # a step is shorter than two entries
+            book = codebook if kept else rounded(codebook, width)
+            stored[name] = Shared(_smallest(indices), book)
         else:
             stored[name] = rounded(plain[name], width) if plain[name].ndim <= 1 else plain[name]
     return stored

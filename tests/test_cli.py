@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from compressor import artifact
 from compressor.per_layer import PerLayer
-from compressor.recipe import DataSpec, Prune, Recipe, Share, shipped_recipes
+from compressor.recipe import Calibrate, DataSpec, Prune, Recipe, Share, shipped_recipes
 from compressor.training import fit
 from compressor.workspace import Workspace
 
@@ -103,7 +103,7 @@ def test_run_may_be_left_out_and_options_may_come_first(
         (("--jsno",), "No such option '--jsno'"),
         (("net.pt", "--quantise", "5bit"), "--quantize"),
         (("net.pt", "other.pt"), "unexpected extra argument (other.pt)"),
-        (("net.pt",), "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit)"),
+        (("net.pt",), "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit or auto)"),
         (("net.pt", "--quantize"), "requires an argument"),
         (("inspect",), "Missing argument 'FILE'. (see compress inspect --help)"),
         (("decompress", "x.dcz"), "Missing option '-o'"),
@@ -271,6 +271,8 @@ def leaves(settings: Any, prefix: str = "") -> list[str]:
 
 
 FULL = Recipe(prune=Prune(), share=Share(), data=DataSpec("data.npz"))
+CALIBRATED = Recipe(calibrate=Calibrate())
+SECTIONS = [item for item in fields(Recipe) if item.name in ("prune", "share", "calibrate", "data")]
 # Text and value that is no default, for each setting; those of one name share them.
 OTHER: dict[str, tuple[str, object]] = {
     "sensitivity": ("0.125,fc=1", PerLayer((("*", 0.125), ("fc", 1.0)))),
@@ -286,6 +288,9 @@ OTHER: dict[str, tuple[str, object]] = {
     "bits": ("7bit", PerLayer((("*", 7),))),
     "init": ("density", "density"),
     "rate": ("0.125,fc=0.5", PerLayer((("*", 0.125), ("fc", 0.5)))),
+    "noise": ("0.125", 0.125),
+    "max_drop": ("0.5", 0.5),
+    "images": ("64", 64),
     "width": ("fp32", "fp32"),
     "profile": ("flat", "flat"),
     "graph": ("false", False),
@@ -304,14 +309,18 @@ OTHER: dict[str, tuple[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("name", leaves(FULL))
+SETTINGS = sorted({*leaves(FULL), *leaves(CALIBRATED)} - {field.name for field in SECTIONS})
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_set_reaches_every_setting(name: str) -> None:
+    full = CALIBRATED if name.startswith("calibrate.") else FULL
     text, value = OTHER[name.rpartition(".")[2]]
     pair = ("data.mean", "data.std")  # these two go together
-    changed = FULL.with_settings(dict.fromkeys(pair if name in pair else (name,), text))
+    changed = full.with_settings(dict.fromkeys(pair if name in pair else (name,), text))
     assert attrgetter(name)(changed) == value
     if name != "share.finetune.optimizer":  # adam already
-        assert attrgetter(name)(FULL) != value
+        assert attrgetter(name)(full) != value
 
 
 def test_set_on_the_command_line(compress: Compress, shelf: Path, here: Path) -> None:

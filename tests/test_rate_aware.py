@@ -85,8 +85,31 @@ def test_the_envelope_is_the_least_of_all_lines(entries: list[int], seed: int) -
     weights = np.linspace(-30, 30, 241) + 0.013
     every = (weights[:, None] - points) ** 2 + costs
     chosen = best[np.searchsorted(edges, weights)]
-    cost = (weights - chosen) ** 2 + costs[np.searchsorted(points, chosen)]
+    cost = (weights - points[chosen]) ** 2 + costs[chosen]
     assert np.allclose(cost, every.min(axis=1))
+
+
+def test_errors_are_smaller_where_they_cost_more() -> None:
+    values, pruned = survivors(4)
+    costly = np.random.default_rng(5).random(len(values)) < 0.5
+    importance = np.where(costly, 64.0, 1.0).astype(np.float32)
+    found = quantize(values, 32, 0.05, importance=importance, pruned=pruned)
+    plain = quantize(values, 32, 0.05, pruned=pruned)
+    table = np.concatenate([[0.0], found.codebook])
+    errors = (values - table[found.indices]) ** 2
+    assert errors[costly].mean() < 0.5 * errors[~costly].mean()
+    weighted = importance / importance.mean()
+    other = (values - np.concatenate([[0.0], plain.codebook])[plain.indices]) ** 2
+    price = 0.05 * np.mean(values.astype(float) ** 2)
+    assert np.sum(weighted * errors) + price * found.bits < (
+        np.sum(weighted * other) + price * plain.bits
+    )
+
+
+def test_equal_importance_is_none() -> None:
+    values, _ = survivors(6)
+    found = quantize(values, 16, 0.02, importance=np.full(len(values), 7, np.float32))
+    assert found.indices.tolist() == quantize(values, 16, 0.02).indices.tolist()
 
 
 def test_a_rate_that_no_weight_is_worth_leaves_zeros() -> None:

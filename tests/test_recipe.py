@@ -25,6 +25,7 @@ from compressor.recipe import (
     INITS,
     OPTIMIZERS,
     WIDTHS,
+    Calibrate,
     DataSpec,
     Encode,
     Export,
@@ -47,6 +48,14 @@ FULL = Recipe(
     input_shape=(1, 28, 28),
     threads=2,
 )
+# Share and calibrate are two ways to do one thing: no recipe has both.
+CALIBRATED = dataclasses.replace(FULL, share=None, calibrate=Calibrate(max_drop=0.5))
+
+
+def whole(path: tuple[str, ...]) -> Recipe:
+    """The full recipe that has the section of ``path``."""
+    return CALIBRATED if path[:1] == ("calibrate",) else FULL
+
 
 # ---- strategies --------------------------------------------------------------------------------
 
@@ -154,7 +163,8 @@ def test_every_default_is_written_out() -> None:
     def check(kind: Any, section: dict[str, Any]) -> None:
         assert set(section) == {item.name for item in dataclasses.fields(kind)}
 
-    check(FULL, table)
+    assert set(table) == {item.name for item in dataclasses.fields(FULL)} - {"calibrate"}
+    check(CALIBRATED.calibrate, tomllib.loads(CALIBRATED.to_toml())["calibrate"])
     for name in ("prune", "share", "encode", "export", "data"):
         check(getattr(FULL, name), table[name])
     check(Training, table["prune"]["retrain"])
@@ -179,6 +189,9 @@ CHANGED: dict[Dotted, object] = {
     ("share", "bits"): 4,
     ("share", "init"): "density",
     ("share", "rate"): 0.01,
+    ("calibrate", "noise"): 0.5,
+    ("calibrate", "max_drop"): 0.25,
+    ("calibrate", "images"): 77,
     ("encode", "width"): "fp32",
     ("encode", "profile"): "flat",
     ("encode", "graph"): False,
@@ -220,7 +233,7 @@ def leaves(kind: Any, path: Dotted = ()) -> Iterator[Dotted]:
 
 
 def test_the_list_of_changes_is_whole() -> None:
-    assert set(CHANGED) == set(leaves(FULL))
+    assert set(CHANGED) | {("share",), ("calibrate",)} == {*leaves(FULL), *leaves(CALIBRATED)}
 
 
 @pytest.mark.parametrize("path", CHANGED, ids=".".join)
@@ -230,12 +243,17 @@ def test_the_digest_feels_every_setting(path: Dotted) -> None:
         new = changed(getattr(settings, head), tuple(rest), value) if rest else value
         return dataclasses.replace(settings, **{head: new})
 
-    assert changed(FULL, path, CHANGED[path]).digest() != FULL.digest()
+    assert changed(whole(path), path, CHANGED[path]).digest() != whole(path).digest()
 
 
 def test_leaving_a_stage_out_changes_the_digest() -> None:
-    recipes = (Recipe(), Recipe(prune=Prune()), Recipe(share=Share()), FULL)
-    assert len({recipe.digest() for recipe in recipes}) == 4
+    recipes = (Recipe(), Recipe(prune=Prune()), Recipe(share=Share()), FULL, CALIBRATED)
+    assert len({recipe.digest() for recipe in recipes}) == 5
+
+
+def test_sharing_and_calibrating_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="share and calibrate"):
+        Recipe(share=Share(), calibrate=Calibrate())
 
 
 def test_equal_numbers_are_equal_recipes() -> None:
@@ -255,7 +273,7 @@ def test_dotted_settings_reach_every_setting(path: Dotted) -> None:
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     if isinstance(value, bool):
         text = text.lower()
-    changed = FULL.with_settings({".".join(path): text})
+    changed = whole(path).with_settings({".".join(path): text})
     found: Any = changed
     for name in path:
         found = getattr(found, name)
@@ -404,13 +422,14 @@ def test_an_error_names_the_file() -> None:
         (("prune",), Prune),
         (("prune", "retrain"), Training),
         (("share",), Share),
+        (("calibrate",), Calibrate),
         (("encode",), Encode),
         (("export",), Export),
         (("data",), DataSpec),
     ],
 )
 def test_an_unknown_setting_names_all_that_are_allowed(path: Dotted, kind: Any) -> None:
-    table = to_table(FULL)
+    table = to_table(whole(path))
     section = table
     for name in path:
         section = section[name]
@@ -452,7 +471,7 @@ def test_shipped_recipes_parse_and_are_complete(
     """By bare name, from anywhere; with a stage to run and the data to run it on."""
     monkeypatch.chdir(tmp_path)
     recipe = Recipe.read(name)
-    assert recipe.prune is not None or recipe.share is not None
+    assert recipe.prune or recipe.share or recipe.calibrate
     assert recipe.data is not None
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 

@@ -43,6 +43,11 @@ def pack_codebook(codebook: Book) -> tuple[int, bytes]:
     return min(forms, key=lambda form: len(form[1]))
 
 
+def is_grid(codebook: Book) -> bool:
+    """Whether the file can hold ``codebook`` as the multiples of one float32 step."""
+    return _pack_grid(np.ascontiguousarray(codebook, dtype="<f4")) is not None
+
+
 def _pack_grid(book: Book) -> bytes | None:
     """Return the negative levels' number and the step, where ``book`` is a grid bit for bit."""
     negative = int(np.count_nonzero(book < 0))

@@ -1,5 +1,7 @@
 """Stage 2: share weights by clustering, fine-tune the centroids."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,67 +10,87 @@ from compressor.errors import StageError
 from compressor.layers import Layer, compressible_layers, share_layer
 from compressor.network import Context, Network, Row, StageReport
 from compressor.quantization.clustering import cluster
+from compressor.quantization.inputs import drawn
 from compressor.quantization.rate_aware import quantize
+from compressor.quantization.sensitivity import Sensitivity, measure
 from compressor.recipe import Init, Share
 from compressor.training.fit import fit
+
+_IMAGES = 500
+"""Training images that tell what errors cost."""
 
 
 def share(network: Network, settings: Share, context: Context) -> StageReport:
     """Cluster each layer's non-zero weights into 2^bits centroids and fine-tune them.
 
     Where the layer's rate is over 0, `compressor.quantization.rate_aware` takes the place of
-    k-means. Weights that are zero stay out of the codebook and stay zero. Fine-tuning moves
-    centroids (by gradients summed per cluster; Deep Compression, section 3.3), biases and norms;
-    assignments stay. Raises :class:`StageError` for a layer without a non-zero weight.
+    k-means, with what errors cost the outputs where there are data to tell. Weights that are zero
+    stay out of the codebook and stay zero. Fine-tuning moves centroids (by gradients summed per
+    cluster; Deep Compression, section 3.3), biases and norms; assignments stay.
+
+    Raises :class:`StageError` for a layer without a non-zero weight, or with none worth its bits.
     """
     layers = compressible_layers(network.module)
     if not layers:
         raise StageError(f"{network.name} has no convolution or linear layer to quantize")
     wanted = settings.rules.resolve({n: layer.kind for n, layer in layers.items()})
     rates = settings.rates.resolve({n: layer.kind for n, layer in layers.items()})
+    costs: dict[str, Sensitivity] = {}
+    if context.data is not None and any(rates.values()):
+        known = drawn(context.data, _IMAGES, context)
+        costs = measure(network.module, layers, known, context).layers
     rows: list[Row] = []
     with context.progress.task("cluster", len(wanted)) as advance:
         for name, bits in wanted.items():
-            rate = rates.get(name, 0.0)
-            rows.append(_share(layers[name], int(bits), rate, settings.init, context.seed))
+            rate, cost = rates.get(name, 0.0), costs.get(name)
+            importance = None if cost is None else cost.of_weights(layers[name]).float().numpy()
+            clusters = _Clusters(1 << int(bits), rate, settings.init, context.seed, importance)
+            row = {"layer": name, "bits": int(bits), "rate": rate}
+            rows.append(row | _share(layers[name], clusters))
             advance(name)
     epochs = fit(network.module, settings.finetune, context, "fine-tune centroids")
     return StageReport(rows, [epoch.row() for epoch in epochs])
 
 
-def _share(layer: Layer, bits: int, rate: float, init: Init, seed: int) -> Row:
+def _share(layer: Layer, clusters: "_Clusters") -> Row:
     weight = layer.weight.cpu().numpy()
     kept = weight != 0
     if not kept.any():
         raise StageError(f"{layer.name} has no weight other than zero: nothing to quantize")
-    found, inertia, codebook = _clusters(weight, kept, 1 << bits, rate, init, seed)
+    found, inertia, codebook = clusters.of(weight, kept)
     if not found.any():
         raise StageError(f"{layer.name} has no weight that is worth its bits: lower its rate")
     indices = torch.zeros(weight.shape, dtype=torch.int32)
     indices[torch.from_numpy(kept)] = torch.from_numpy(found)
     device = layer.weight.device
     share_layer(layer, indices.to(device), torch.from_numpy(codebook).to(device))
-    return {
-        "layer": layer.name,
-        "bits": bits,
-        "rate": rate,
-        "centroids": len(codebook),
-        "rms_error": float((inertia / kept.sum()) ** 0.5),
-    }
+    return {"centroids": len(codebook), "rms_error": float((inertia / kept.sum()) ** 0.5)}
 
 
-def _clusters(
-    weight: NDArray[np.float32],
-    kept: NDArray[np.bool_],
-    k: int,
-    rate: float,
-    init: Init,
-    seed: int,
-) -> tuple[NDArray[np.int32], float, NDArray[np.float32]]:
-    """Indices of the kept weights (0: zero after all), sum of squared errors, codebook."""
-    if rate > 0:
-        pruned = int(weight.size - kept.sum())
-        quantized = quantize(weight[kept], k, rate, pruned=pruned, init=init, seed=seed)
-        return quantized.indices, quantized.inertia, quantized.codebook
-    clusters = cluster(weight[kept], k, init=init, seed=seed)
-    return clusters.labels.astype(np.int32) + 1, clusters.inertia, clusters.codebook
+@dataclass(frozen=True)
+class _Clusters:
+    """How one layer's weights are clustered; ``importance`` has the weight's shape."""
+
+    k: int
+    rate: float
+    init: Init
+    seed: int
+    importance: NDArray[np.float32] | None
+
+    def of(
+        self, weight: NDArray[np.float32], kept: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int32], float, NDArray[np.float32]]:
+        """Indices of the kept weights (0: zero after all), sum of squared errors, codebook."""
+        if self.rate > 0:
+            quantized = quantize(
+                weight[kept],
+                self.k,
+                self.rate,
+                importance=None if self.importance is None else self.importance[kept],
+                pruned=int(weight.size - kept.sum()),
+                init=self.init,
+                seed=self.seed,
+            )
+            return quantized.indices, quantized.inertia, quantized.codebook
+        clusters = cluster(weight[kept], self.k, init=self.init, seed=self.seed)
+        return clusters.labels.astype(np.int32) + 1, clusters.inertia, clusters.codebook

@@ -8,7 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 Json = dict[str, Any]
-STAGES = {"dense": "dense", "prune": "pruned", "share": "shared", "encode": "encoded"}
+STAGES = {
+    **{"dense": "dense", "prune": "pruned", "share": "shared"},
+    **{"calibrate": "calibrated", "encode": "encoded"},
+}
 MAX_LAYERS = 24  # more than these are listed with -v only
 
 
@@ -68,12 +71,13 @@ def stage_table(report: Json) -> Table:
 def layer_table(report: Json) -> Table:
     """One row per layer: what the stages made of it, and its size after each."""
     stages = report["stages"]
-    columns = {key: _by_layer(stages, key) for key in ("prune", "share", "encode")}
+    columns = {key: _by_layer(stages, key) for key in ("prune", "share", "calibrate", "encode")}
     present = [key for key, rows in columns.items() if rows]
     figures = ("shape", "non-zero", "sparsity", "threshold", "k", *(STAGES[key] for key in present))
     table = table_of(("layer",), figures)
     for name, row in columns["encode"].items():
-        pruned, shared = columns["prune"].get(name, {}), columns["share"].get(name, {})
+        pruned = columns["prune"].get(name, {})
+        shared = columns["share"].get(name) or columns["calibrate"].get(name, {})
         table.add_row(
             name,
             "x".join(map(str, row["shape"])),
