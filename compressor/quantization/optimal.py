@@ -40,7 +40,8 @@ def optimal_centroids(
     cells: those of the values, from `cells.gather`.
 
     There are k, or as many as there are distinct values where that is fewer. Within 1 % of the
-    optimum for k <= MOST; exactly optimal where there are no more than PARTS distinct values.
+    optimum for k <= MOST; exactly optimal where there are no more than PARTS distinct values. Lumps
+    of values a millionth as wide as the range is are beyond float64 sums: there it may miss both.
     """
     centroids, iterations, inertia = _least(cells, k, max_iterations)
     if cells.spread > COARSE * inertia:
