@@ -147,7 +147,7 @@ def show(row: Row) -> None:
     print(
         f"{row['tool']:<12} {row['values']:>11,} values  {row['clusters']:>5} clusters  "
         f"{row['init']:<8} {row['iterations']:>5} iterations  {row['cpu_seconds']:>8.2f} s of CPU  "
-        f"inertia {row['inertia']:.6g}  {', '.join(ratios)}",
+        f"inertia {', '.join([format(row['inertia'], '.6g'), *ratios])}",
         flush=True,
     )
 
