@@ -86,9 +86,9 @@ class Line:
     def through(cls, cells: Cells) -> "Line":
         """The cells as points without inertia of their own."""
         origin = float(cells.points[len(cells.points) // 2])
-        offsets, counts = cells.points - origin, cells.counts
-        sums = (_sums(counts * offsets**power) for power in (0, 1, 2))
-        return cls(cells.points, np.zeros(len(offsets)), origin, *sums)
+        sizes, offsets = cells.counts.astype(np.float64), cells.points - origin
+        terms = (sizes, sizes * offsets, sizes * offsets * offsets)
+        return cls(cells.points, np.zeros(len(offsets)), origin, *map(_sums, terms))
 
     def joined(self, bounds: Bounds) -> "Line":
         """Runs as points."""
