@@ -21,13 +21,13 @@ import tomli_w
 from compressor.errors import OutputError, UsageError
 from compressor.per_layer import PerLayer
 
-Init = typing.Literal["linear", "density", "random"]
+Init = typing.Literal["linear", "density", "random", "optimal"]
 EncodeProfile = typing.Literal["auto", "best", "fast", "huffman", "flat"]
 Width = typing.Literal["fp16", "fp32"]
 # A setting per layer, in any of the ways in which one can be written (per_layer.py).
 Rules = PerLayer | float | str | Mapping[str, float]
 
-INITS = ("linear", "density", "random")
+INITS = ("linear", "density", "random", "optimal")
 OPTIMIZERS = ("sgd", "adam")
 ENCODE_PROFILES = ("auto", "best", "fast", "huffman", "flat")
 WIDTHS = ("fp16", "fp32")
@@ -161,10 +161,11 @@ class Prune:
 class Share:
     """Stage 2 (section 3): k-means on each layer's surviving weights, then centroid fine-tuning.
 
-    ``bits`` b gives 2^b centroids. ``init`` is one of the paper's three (section 3.2). ``rate``
-    over 0 makes it entropy-constrained quantization in place of k-means: what a bit of the artifact
-    is worth, as a squared error in units of the layer's mean square weight. Weights that are not
-    worth their bits become zero.
+    ``bits`` b gives 2^b centroids. ``init`` is one of the paper's three starts (section 3.2), or
+    "optimal", which needs none: the least squared error that there is. ``rate`` over 0 makes it
+    entropy-constrained quantization in place of k-means: what a bit of the artifact is worth, as a
+    squared error in units of the layer's mean square weight. Weights that are not worth their bits
+    become zero.
     """
 
     bits: Rules = 5

@@ -28,6 +28,10 @@ class Runs:
         self.ordered = ordered
         self._sums = _block_sums(ordered, 1)
 
+    @property
+    def length(self) -> int:
+        return len(self.ordered)
+
     @cached_property
     def _squares(self) -> Doubles:
         return _block_sums(self.ordered, 2)
@@ -55,13 +59,14 @@ class Runs:
         inertias[spans == 0] = 0
         return inertias
 
-    def middle(self, start: int, end: int) -> int:
-        """Where to cut a run at its mean; both parts have values if the run has two distinct."""
-        run = self.ordered[start:end]
-        mean = _round_down(self.means(np.array([start, end])))[0]
+    def middles(self, bounds: Bounds) -> Bounds:
+        """Where to cut each run at its mean; both parts have values if it has two distinct ones."""
+        starts, ends = bounds[:-1], bounds[1:]
+        below = np.searchsorted(self.ordered, _round_down(self.means(bounds)), side="right")
         # Rounding may put the mean on the maximum; the upper part must not come out empty.
-        cut = min(np.searchsorted(run, mean, "right"), np.searchsorted(run, run[-1], "left"))
-        return start + int(cut)
+        below_last = np.searchsorted(self.ordered, self.ordered[ends - 1], side="left")
+        # Equal values may go on beyond the run.
+        return np.clip(np.minimum(below, below_last), starts, ends)
 
     def exchanged(self, bounds: Bounds) -> Bounds:
         """Move single values across bounds where that lowers the inertia; the same if none does.
