@@ -178,8 +178,8 @@ def cost_of(error: Tensor, moments: Tensor) -> float:
 def test_compensation_beats_rounding_to_the_nearest() -> None:
     moments = correlated(100)
     weights = torch.randn(1, 40, 100, generator=torch.Generator().manual_seed(5)).double()
-    kept, importance = torch.ones(1, 40, 100, dtype=torch.bool), torch.ones(1, 40)
-    levels = levels_of(weights, factor(moments), importance, 0.3, 0.0, kept)
+    kept = torch.ones(1, 40, 100, dtype=torch.bool)
+    levels = levels_of(weights, factor(moments), 0.3, kept)
     rounded = (weights / 0.3).round()
     assert cost_of(weights - 0.3 * levels, moments) < 0.7 * cost_of(
         weights - 0.3 * rounded, moments
@@ -190,9 +190,7 @@ def test_two_columns_are_rounded_as_by_hand() -> None:
     """After the first is rounded, the second minimises the whole quadratic form."""
     moments = torch.tensor([[[2.0, 1.2], [1.2, 1.0]]], dtype=torch.float64)
     weights = torch.tensor([[[0.37, 0.9]]])
-    levels = levels_of(
-        weights, factor(moments), torch.ones(1, 1), 0.5, 0.0, torch.ones(1, 1, 2).bool()
-    )
+    levels = levels_of(weights, factor(moments), 0.5, torch.ones(1, 1, 2).bool())
     damped = moments[0] + 0.01 * 1.5 * torch.eye(2)
     first = round(0.37 / 0.5)
     shifted = 0.9 + (0.37 - 0.5 * first) * float(damped[0, 1] / damped[1, 1])
@@ -203,7 +201,7 @@ def test_without_correlation_every_weight_is_rounded_to_the_nearest() -> None:
     weights = torch.randn(2, 5, 50, generator=torch.Generator().manual_seed(6))
     moments = torch.eye(50).expand(2, 50, 50)
     kept = torch.ones_like(weights).bool()
-    levels = levels_of(weights, factor(moments), torch.ones(2, 5), 0.25, 0.0, kept)
+    levels = levels_of(weights, factor(moments), 0.25, kept)
     assert torch.equal(levels, (weights.double() / 0.25).round().long())
 
 
@@ -211,21 +209,10 @@ def test_pruned_weights_stay_zero_and_the_others_make_up_for_them() -> None:
     moments = correlated()
     weights = torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(7)).double()
     kept = torch.rand(1, 6, 12, generator=torch.Generator().manual_seed(8)) < 0.5
-    levels = levels_of(weights, factor(moments), torch.ones(1, 6), 0.01, 0.0, kept)
+    levels = levels_of(weights, factor(moments), 0.01, kept)
     assert not levels[~kept].any()
     pruned = torch.where(kept, weights, 0.0)
     assert cost_of(weights - 0.01 * levels, moments) < 0.8 * cost_of(weights - pruned, moments)
-
-
-def test_a_price_on_bits_makes_zeros() -> None:
-    moments, step = correlated(), 0.3
-    weights = torch.randn(1, 60, 12, generator=torch.Generator().manual_seed(9))
-    kept, importance = torch.ones_like(weights).bool(), torch.ones(1, 60)
-    zeros = [
-        int((levels_of(weights, factor(moments), importance, step, price, kept) == 0).sum())
-        for price in (0.0, 0.2)
-    ]
-    assert zeros[0] < zeros[1]
 
 
 # ---- the stage ---------------------------------------------------------------------------------
@@ -330,15 +317,14 @@ def test_the_budget_is_kept_and_used(trained: nn.Module, digits: Data) -> None:
         assert report.layers[0]["noise"] == max(kept)
     assert losses[0] == 0
     assert losses[1] <= 5
-    assert sizes[1] < 0.8 * sizes[0]
+    assert sizes[1] < 0.95 * sizes[0]
 
 
 def test_without_data_or_norms_all_layers_are_alike(trained: nn.Module) -> None:
     network = network_of(trained)
     report = calibrate(network, Calibrate(noise=0.1), Context())
     for row in report.layers:
-        weight = dict(trained.named_modules())[row["layer"]].weight
-        assert isinstance(weight, Tensor)
+        weight = trained.get_parameter(f"{row['layer']}.weight").detach()
         error = float(compressible_layers(network.module)[row["layer"]].weight.sub(weight).norm())
         assert error == pytest.approx(0.1 * float(weight.norm()), rel=0.1)
 
@@ -361,6 +347,17 @@ def test_a_network_without_layers_is_refused() -> None:
     network = Network(nn.Sequential(nn.ReLU()), torch.zeros(1, 3), "relu", "relu")
     with pytest.raises(StageError, match="relu has no convolution or linear layer"):
         calibrate(network, Calibrate(), Context())
+
+
+def test_rows_that_reach_no_output_are_dropped() -> None:
+    torch.manual_seed(4)
+    module = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():
+        module[0].bias[2] = -100  # never above 0 behind the ReLU
+    found = measured(module, torch.randn(300, 20))
+    levels = Quantizer(compressible_layers(module), found).grid("0", 0.01).levels
+    assert not levels[2].any()
+    assert levels[[0, 1, 3, 4, 5, 6, 7]].count_nonzero(1).min() > 10
 
 
 # ---- the command line --------------------------------------------------------------------------

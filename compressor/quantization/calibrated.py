@@ -25,15 +25,10 @@ from compressor.quantization.compensation import factor, levels_of
 from compressor.recipe import Calibrate
 from compressor.training.data import Data, batches
 
-RATE = 0.02
-"""What a bit is worth, in units of a step's square. At fine steps the slope of D(R) is 0.116 (Gish
-and Pierce 1968); but weights that all give way to zero weaken what comes after, and this much was
-best on ResNet-20."""
 MOST_VALIDATION = 5000
 FINEST, COARSEST = -28, 0
 """Noise of the search, in quarters of an octave: 2^-7 to 1."""
 _WEAKEST = 0.03  # of the mean importance: rows below it do not make a layer's step any coarser
-_ABSENT = 1e-4  # and this is the least that a row counts
 
 
 @dataclass(frozen=True)
@@ -83,16 +78,9 @@ class Quantizer:
         importance = self._importance[name]
         mean = float(importance.mean())
         typical = math.exp(float(importance.clamp_min(_WEAKEST * mean).log().mean()))
-        spacing = noise * self._unit
-        step = np.float32(spacing * math.sqrt(found.spread / typical))
-        levels = levels_of(
-            sensitivity.blocks(layer, weight),
-            found,
-            importance.clamp_min(_ABSENT * mean),
-            float(step),
-            RATE * spacing**2,
-            sensitivity.blocks(layer, kept),
-        )
+        step = np.float32(noise * self._unit * math.sqrt(found.spread / typical))
+        alive = sensitivity.blocks(layer, kept) & (importance > 0).unsqueeze(2)
+        levels = levels_of(sensitivity.blocks(layer, weight), found, float(step), alive)
         return Grid(sensitivity.unblocks(layer, levels), step)
 
 
