@@ -1,6 +1,7 @@
 """Tensors to payload bytes: the modes, and the choice of the smallest."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from compressor.artifact.layout import fixed_payload, payload_cost
 from compressor.artifact.packed import pack_numbers
 from compressor.artifact.planning import Plan, plan_floats, plan_shared
 from compressor.artifact.rans_packing import pack_rans
+from compressor.artifact.segments import pack_segments
 from compressor.artifact.types import (
     BLOCK,
     DTYPES,
@@ -23,6 +25,7 @@ from compressor.artifact.types import (
     index_dtype,
 )
 from compressor.coding import gaps
+from compressor.coding.buffer import varint
 from compressor.coding.gaps import Symbols
 from compressor.coding.symbols import SymbolWriter
 
@@ -75,7 +78,7 @@ def _pack_shared(tensor: Shared, profile: Profile) -> Payload:
             cost = payload_cost(mode, len(data))
     if best:
         return best
-    data = head + _pack_entries(flat, plan, SymbolWriter(plan.values.code))
+    data = head + _pack_entries(flat, plan, lambda: SymbolWriter(plan.values.code))
     return Payload(Mode.GAP_SHARED, 0, data, zlib.crc32(flat.data))
 
 
@@ -104,7 +107,7 @@ def _pack_floats(bits: Bits, profile: Profile) -> Payload:
                 return Payload(Mode.PACKED, 0, packed, crc)
     if payload_cost(Mode.GAP_FLOAT, 1 + plan.size) < cost:
         head = bytes([plan.width + HALF_FLAG * half])
-        data = head + _pack_entries(bits, plan, _FloatWriter(half))
+        data = head + _pack_entries(bits, plan, lambda: _FloatWriter(half))
         return Payload(Mode.GAP_FLOAT, 0, data, crc)
     values: npt.NDArray[Any] = narrow(bits.view("<f4")) if fixed is Mode.FP16 else bits
     return Payload(fixed, 0, _bytes(values))
@@ -124,14 +127,25 @@ class _FloatWriter:
         return bytes(self._bytes)
 
 
-def _pack_entries(flat: Symbols, plan: Plan, values: SymbolWriter | _FloatWriter) -> bytes:
+def _pack_entries(
+    flat: Symbols, plan: Plan, writer: Callable[[], SymbolWriter | _FloatWriter]
+) -> bytes:
     """Return counts, tables and both streams for the non-zeros of ``flat`` (n,)."""
-    gap_writer = SymbolWriter(plan.gaps.code)
-    for positions, previous in gaps.nonzero_blocks(flat):
-        gap_symbols, value_symbols = gaps.entries(flat, positions, previous, plan.width)
-        gap_writer.write(gap_symbols)
-        values.write(value_symbols)
-    return b"".join([plan.counts, plan.tables, gap_writer.finish(), values.finish()])
+    if not plan.kept:
+        return plan.counts
+    bodies, counts = [], []
+    for start, stop in gaps.segments(len(flat)):
+        gap_writer, values = SymbolWriter(plan.gaps.code), writer()
+        kept = entries = 0
+        for positions, previous in gaps.nonzero_blocks(flat[start:stop]):
+            found = gaps.entries(flat[start:stop], positions, previous, plan.width)
+            gap_writer.write(found[0])
+            values.write(found[1])
+            kept, entries = kept + len(positions), entries + len(found[0])
+        stream = gap_writer.finish()
+        bodies.append(varint(len(stream)) + stream + values.finish() if kept else b"")
+        counts.append((kept, entries - kept))
+    return plan.counts + plan.tables + pack_segments(bodies, counts)
 
 
 def _count(flat: Symbols, size: int) -> npt.NDArray[np.int64]:

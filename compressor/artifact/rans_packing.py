@@ -8,6 +8,7 @@ import numpy.typing as npt
 from compressor.artifact.classes import Classes, one_class, pack_classes, three_axes
 from compressor.artifact.grouping import count_tables, find_classes
 from compressor.artifact.heads import pack_head
+from compressor.artifact.segments import pack_segments
 from compressor.artifact.types import Mode
 from compressor.coding import gaps, rans
 from compressor.coding.buffer import varint
@@ -47,12 +48,18 @@ def _pack_gaps(flat: Symbols, index_counts: Counts) -> tuple[int, bytes]:
     plans = [(width, *_gap_models(runs, index_counts, width)) for width in likely[:_WIDTHS_TRIED]]
     width, *models = min(plans, key=lambda plan: plan[1].size + plan[2].size)
     kept, fillers = int(runs.counts.sum()), runs.fillers(width)
-    symbols = _interleaved(flat, width, kept + fillers)
-    contexts = np.tile(np.arange(2, dtype=np.uint8), kept + fillers)
-    lanes = rans.choose_lanes(len(symbols), sum(model.bits for model in models))
-    stream = rans.encode(symbols, contexts, [model.frequencies for model in models], lanes)
+    bits = sum(model.bits for model in models)
+    bodies, counts = [], []
+    for start, stop in gaps.segments(len(flat)):
+        symbols, own = _interleaved(flat[start:stop], width)
+        entries = len(symbols) // 2
+        contexts = np.tile(np.arange(2, dtype=np.uint8), entries)
+        lanes = rans.choose_lanes(len(symbols), bits * entries // (kept + fillers))
+        stream = rans.encode(symbols, contexts, [model.frequencies for model in models], lanes)
+        bodies.append(stream if own else b"")
+        counts.append((own, entries - own))
     tables = b"".join(model.table for model in models)
-    return width, varint(kept) + varint(fillers) + tables + stream
+    return width, varint(kept) + varint(fillers) + tables + pack_segments(bodies, counts)
 
 
 def _gap_counts(runs: Runs, index_counts: Counts, width: int) -> tuple[Counts, Counts]:
@@ -72,16 +79,19 @@ def _gap_models(runs: Runs, index_counts: Counts, width: int) -> tuple[Model, Mo
     return choose_model(both[0]), choose_model(both[1])
 
 
-def _interleaved(flat: Symbols, width: int, entries: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Return gap, value, gap, value, ... of all entries, (2 entries,)."""
-    symbols = np.empty(2 * entries, dtype=np.promote_types(np.uint16, flat.dtype))
-    filled = 0
+def _interleaved(
+    flat: Symbols, width: int
+) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int]:
+    """Return gap, value, gap, value, ... of all entries, and the number of non-zeros."""
+    kind = np.promote_types(np.uint16, flat.dtype)
+    blocks, kept = [np.empty(0, dtype=kind)], 0
     for positions, previous in gaps.nonzero_blocks(flat):
-        gap_symbols, value_symbols = gaps.entries(flat, positions, previous, width)
-        stop = filled + 2 * len(gap_symbols)
-        symbols[filled:stop:2], symbols[filled + 1 : stop : 2] = gap_symbols, value_symbols
-        filled = stop
-    return symbols
+        found = gaps.entries(flat, positions, previous, width)
+        block = np.empty(2 * len(found[0]), dtype=kind)
+        block[0::2], block[1::2] = found
+        blocks.append(block)
+        kept += len(positions)
+    return np.concatenate(blocks), kept
 
 
 def _pack_dense(
@@ -102,7 +112,12 @@ def _pack_dense(
     ]
     best = sizes.index(min(sizes))
     classes, models = plans[best]
-    contexts = classes.contexts(0, len(flat)) if classes.tables > 1 else None
-    lanes = rans.choose_lanes(len(flat), sum(model.bits for model in models))
-    stream = rans.encode(flat, contexts, [model.frequencies for model in models], lanes)
-    return heads[best] + b"".join(model.table for model in models) + stream
+    bits = sum(model.bits for model in models)
+    bodies = []
+    for start, stop in gaps.segments(len(flat)):
+        contexts = classes.contexts(start, stop) if classes.tables > 1 else None
+        lanes = rans.choose_lanes(stop - start, bits * (stop - start) // len(flat))
+        frequencies = [model.frequencies for model in models]
+        bodies.append(rans.encode(flat[start:stop], contexts, frequencies, lanes))
+    tables = b"".join(model.table for model in models)
+    return heads[best] + tables + pack_segments(bodies, None)

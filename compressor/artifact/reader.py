@@ -1,5 +1,6 @@
 """A .dcz file to tensors: checked at once, decoded one by one as they are asked for."""
 
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,18 @@ _NO_LIMITS = Limits()
 
 
 def decode(
-    blob: bytes | memoryview, *, limits: Limits = _NO_LIMITS, source: str = "artifact"
+    blob: bytes | memoryview,
+    *,
+    limits: Limits = _NO_LIMITS,
+    source: str = "artifact",
+    threads: int | None = None,
 ) -> "Artifact":
     """Return the artifact in ``blob``, its header and directory checked, no tensor decoded yet.
 
     Args:
         limits: what is accepted; a file that declares more is refused before memory is taken.
         source: what the messages call the file.
+        threads: how many may decode at once; by default the CPUs that this process may use.
 
     Raises:
         ArtifactError: damaged, hostile, over the limits, or of another version.
@@ -38,18 +44,28 @@ def decode(
             raise ArtifactError(f"the file is truncated: {len(data)} of {expected} bytes are there")
         if len(data) > expected:
             raise ArtifactError(f"the file has {len(data) - expected} bytes too many at its end")
-    return Artifact(data, preamble, source)
+    return Artifact(data, preamble, source, threads or _usable_cpus())
 
 
-def read(path: str | Path, *, limits: Limits = _NO_LIMITS) -> "Artifact":
+def read(
+    path: str | Path, *, limits: Limits = _NO_LIMITS, threads: int | None = None
+) -> "Artifact":
     """Return the artifact in the file at ``path``, as `decode` does; `OSError` passes through."""
-    return decode(Path(path).read_bytes(), limits=limits, source=str(path))
+    return decode(Path(path).read_bytes(), limits=limits, source=str(path), threads=threads)
+
+
+def _usable_cpus() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Artifact:
     """An artifact in memory; made by `decode` and `read`."""
 
-    def __init__(self, data: memoryview, preamble: Preamble, source: str) -> None:
+    def __init__(
+        self, data: memoryview, preamble: Preamble, source: str, threads: int = 1
+    ) -> None:
+        self._threads = threads
         self._preamble = preamble
         self._source = source
         self._data = data
@@ -107,7 +123,7 @@ class Artifact:
         record, payload = self._find(name)
         with _named(self._source, f"tensor {name!r}"):
             _check(payload, record.payload_crc)
-            return unpack_tensor(record, payload)
+            return unpack_tensor(record, payload, self._threads)
 
     def shared(self, name: str) -> Shared | None:
         """Return indices and codebook of a tensor, ``None`` where it is stored as weights."""
@@ -116,7 +132,7 @@ class Artifact:
             return None
         with _named(self._source, f"tensor {name!r}"):
             _check(payload, record.payload_crc)
-            return unpack_shared(record, payload)
+            return unpack_shared(record, payload, self._threads)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return all tensors, dense."""

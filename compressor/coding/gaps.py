@@ -9,6 +9,7 @@ entry. With b = 0 every weight up to the last non-zero one is an entry: dense co
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from compressor.errors import ArtifactError
 
 MAX_WIDTH = 12
 """Widest gap, in bits."""
+SEGMENT = 1 << 20
+"""Weights of a segment: gaps do not cross from one to the next."""
 _BLOCK = 1 << 17
 _SHORT = 1 << 16  # runs below this are counted in an array, the few longer ones one by one
 
@@ -49,6 +52,12 @@ class Runs:
         return counts
 
 
+def segments(size: int) -> list[tuple[int, int]]:
+    """Return the first element of each segment of ``size``, and the one after its last."""
+    starts = range(0, size, SEGMENT) or [0]
+    return [(start, min(start + SEGMENT, size)) for start in starts]
+
+
 def nonzero_blocks(flat: Symbols) -> Iterator[tuple[Positions, int]]:
     """Yield the positions of non-zeros in ``flat`` (n,), and the last position before each block.
 
@@ -64,11 +73,12 @@ def nonzero_blocks(flat: Symbols) -> Iterator[tuple[Positions, int]]:
 
 
 def count_runs(flat: Symbols) -> Runs:
-    """Return the runs of zeros before each non-zero of ``flat`` (n,)."""
+    """Return the runs of zeros before each non-zero of ``flat`` (n,), segment by segment."""
     bins = min(_SHORT, len(flat))
     short = np.zeros(bins, dtype=np.int64)
     long: list[npt.NDArray[np.int64]] = []
-    for positions, previous in nonzero_blocks(flat):
+    every = (nonzero_blocks(flat[start:stop]) for start, stop in segments(len(flat)))
+    for positions, previous in chain.from_iterable(every):
         runs = _runs(positions, previous)
         is_long = runs >= bins
         if is_long.any():
