@@ -1,7 +1,7 @@
 """Tensors to payload bytes: the modes, and the choice of the smallest."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ from compressor.artifact.heads import fits_half, narrow, pack_head
 from compressor.artifact.layout import fixed_payload, payload_cost
 from compressor.artifact.packed import pack_numbers
 from compressor.artifact.planning import Plan, plan_floats, plan_shared
-from compressor.artifact.rans_packing import pack_rans
+from compressor.artifact.rans_packing import Candidate, plan_rans
 from compressor.artifact.segments import pack_segments
 from compressor.artifact.types import (
-    BLOCK,
     DTYPES,
     HALF_FLAG,
     Mode,
@@ -31,6 +30,8 @@ from compressor.coding.symbols import SymbolWriter
 
 _FEW = 1 << 16
 """Numbers that are looked at for a common step; PACKED is for vectors."""
+
+_QUICK = 1.01
 
 Bits = npt.NDArray[np.uint32]
 """float32 weights as their bit patterns, (n,)."""
@@ -63,7 +64,8 @@ def pack_tensor(tensor: npt.NDArray[Any] | Shared, profile: Profile) -> Payload:
 def _pack_shared(tensor: Shared, profile: Profile) -> Payload:
     size = len(tensor.codebook)
     flat = np.ascontiguousarray(tensor.indices).reshape(-1).astype(index_dtype(size), copy=False)
-    plan = plan_shared(gaps.count_runs(flat), _count(flat, size + 1), huffman=profile != "flat")
+    runs, counts = gaps.count_both(flat, size + 1)
+    plan = plan_shared(runs, counts, huffman=profile != "flat")
     head = pack_head(tensor.codebook, plan.width)
     cost = payload_cost(Mode.GAP_SHARED, len(head) + plan.size)
     best: Payload | None = None
@@ -72,25 +74,43 @@ def _pack_shared(tensor: Shared, profile: Profile) -> Payload:
         plain = _pack_floats(tensor.dense().reshape(-1).view("<u4"), profile)
         if payload_cost(plain.mode, len(plain.data)) < cost:
             best, cost = plain, payload_cost(plain.mode, len(plain.data))
-    for mode, data in _entropy_coded(flat, tensor, profile):
-        if payload_cost(mode, len(data)) < cost:
-            best = Payload(mode, 0, data, zlib.crc32(flat.data))
-            cost = payload_cost(mode, len(data))
+    if profile in ("fast", "best") and len(flat):
+        few = profile == "fast" and len(flat) > gaps.SEGMENT
+        planned = plan_rans(
+            flat, tensor.indices.shape, tensor.codebook, runs, counts, few_entries=few
+        )
+        for mode, data in _entropy_coded(flat, tensor, planned, cost, profile):
+            if payload_cost(mode, len(data)) < cost:
+                best = Payload(mode, 0, data, zlib.crc32(flat.data))
+                cost = payload_cost(mode, len(data))
     if best:
         return best
     data = head + _pack_entries(flat, plan, lambda: SymbolWriter(plan.values.code))
     return Payload(Mode.GAP_SHARED, 0, data, zlib.crc32(flat.data))
 
 
-def _entropy_coded(flat: Symbols, tensor: Shared, profile: Profile) -> list[tuple[Mode, bytes]]:
-    """Return the payloads in the modes that go beyond the paper's."""
-    if profile not in ("fast", "best") or not len(flat):
-        return []
-    shape = tensor.indices.shape
-    payloads = pack_rans(flat, shape, tensor.codebook)
-    if profile == "best" and (data := pack_context(flat, shape, tensor.codebook)) is not None:
-        payloads.append((Mode.CONTEXT, data))
-    return payloads
+def _entropy_coded(
+    flat: Symbols, tensor: Shared, planned: list[Candidate], cost: int, profile: Profile
+) -> Iterator[tuple[Mode, bytes]]:
+    """Yield the payloads worth writing in the modes that go beyond the paper's.
+
+    Of what was planned, those that may turn out to be the smallest, since lengths are known to about
+    0.1 %. A large tensor is written in gaps where there are few, though weight by weight it were
+    `_QUICK` smaller: ``fast`` is there to be decoded fast.
+    """
+    if profile == "fast" and len(flat) > gaps.SEGMENT:
+        quick = min(planned, key=lambda each: each.symbols)
+        if 2 * quick.symbols <= len(flat):
+            planned = [each for each in planned if each.size * _QUICK < quick.size] or [quick]
+    least = min([cost, *(each.size for each in planned)])
+    margin = 64 + least // 200 if len(flat) <= gaps.SEGMENT else 0
+    for each in planned:
+        if each.size <= least + margin:
+            yield each.mode, each.pack()
+    if profile == "best":
+        data = pack_context(flat, tensor.indices.shape, tensor.codebook)
+        if data is not None:
+            yield Mode.CONTEXT, data
 
 
 def _pack_floats(bits: Bits, profile: Profile) -> Payload:
@@ -121,6 +141,7 @@ class _FloatWriter:
         self._bytes = bytearray()
 
     def write(self, bits: Bits) -> None:
+        bits = np.ascontiguousarray(bits, dtype="<u4")
         self._bytes += (narrow(bits.view("<f4")) if self._half else bits).tobytes()
 
     def finish(self) -> bytes:
@@ -135,24 +156,16 @@ def _pack_entries(
         return plan.counts
     bodies, counts = [], []
     for start, stop in gaps.segments(len(flat)):
+        skips, found, kept = gaps.list_entries(
+            flat[start:stop], plan.width, plan.kept + plan.fillers
+        )
         gap_writer, values = SymbolWriter(plan.gaps.code), writer()
-        kept = entries = 0
-        for positions, previous in gaps.nonzero_blocks(flat[start:stop]):
-            found = gaps.entries(flat[start:stop], positions, previous, plan.width)
-            gap_writer.write(found[0])
-            values.write(found[1])
-            kept, entries = kept + len(positions), entries + len(found[0])
+        gap_writer.write(skips)
+        values.write(found)
         stream = gap_writer.finish()
         bodies.append(varint(len(stream)) + stream + values.finish() if kept else b"")
-        counts.append((kept, entries - kept))
+        counts.append((kept, len(found) - kept))
     return plan.counts + plan.tables + pack_segments(bodies, counts)
-
-
-def _count(flat: Symbols, size: int) -> npt.NDArray[np.int64]:
-    counts = np.zeros(size, dtype=np.int64)
-    for start in range(0, len(flat), BLOCK):
-        counts += np.bincount(flat[start : start + BLOCK], minlength=size)
-    return counts
 
 
 def _bytes(flat: npt.NDArray[Any]) -> memoryview:

@@ -723,33 +723,34 @@ int dcz_encode_rans(const uint32_t *frequencies, uint64_t tables, uint64_t alpha
                     const uint32_t *symbols, const uint8_t *contexts, uint64_t count,
                     uint32_t lanes, uint32_t *states, uint16_t *out, uint64_t capacity,
                     uint64_t *used, void *workspace, size_t workspace_size) {
-    uint32_t *starts = workspace;
-    const uint32_t mask = (1u << lanes) - 1;
+    uint32_t *spread = workspace; /* a frequency, and above it the sum of those before */
+    const uint32_t mask = (1u << (lanes & 15)) - 1;
     uint64_t place = capacity;
     if (lanes > MAX_LANES || workspace_size / 4 / alphabet < tables) return DCZ_MISUSE;
     for (uint64_t t = 0; t < tables; t++) {
         uint32_t start = 0;
         for (uint64_t s = 0; s < alphabet; s++) {
-            starts[t * alphabet + s] = start;
-            if (frequencies[t * alphabet + s] > TOTAL - start) return DCZ_MISUSE;
-            start += frequencies[t * alphabet + s];
+            const uint32_t many = frequencies[t * alphabet + s];
+            if (many > TOTAL - start) return DCZ_MISUSE;
+            spread[t * alphabet + s] = many | start << 16;
+            start += many;
         }
     }
     for (uint32_t lane = 0; lane <= mask; lane++) states[lane] = LOW;
     for (uint64_t i = count; i-- > 0;) {
         const uint64_t table = contexts ? contexts[i] : 0;
         if (table >= tables || symbols[i] >= alphabet) return DCZ_MISUSE;
-        const uint32_t frequency = frequencies[table * alphabet + symbols[i]];
+        const uint32_t both = spread[table * alphabet + symbols[i]], frequency = both & 0xFFFF;
         uint32_t x = states[i & mask];
         if (!frequency) return DCZ_MISUSE;
-        if (x >> (32 - PRECISION) >= frequency) {
-            if (!place) return DCZ_NO_ROOM;
-            out[--place] = (uint16_t)x;
-            x >>= 16;
-        }
+        if (!place) return DCZ_NO_ROOM;
+        /* Without a branch: which state is full cannot be predicted. */
+        const uint32_t full = x >> (32 - PRECISION) >= frequency;
+        out[place - 1] = (uint16_t)x;
+        place -= full;
+        x >>= full << 4;
         const uint32_t quotient = x / frequency;
-        states[i & mask] = (quotient << PRECISION) + (x - quotient * frequency) +
-                           starts[table * alphabet + symbols[i]];
+        states[i & mask] = (quotient << PRECISION) + (x - quotient * frequency) + (both >> 16);
     }
     *used = capacity - place;
     return DCZ_OK;
