@@ -11,7 +11,8 @@ from typing import Any
 import numpy.typing as npt
 
 from compressor.artifact.layout import Preamble, TensorRecord, inflate, parse_preamble
-from compressor.artifact.types import Entry, Limits, Shared
+from compressor.artifact.segments import in_threads
+from compressor.artifact.types import Entry, Limits, Mode, Shared
 from compressor.artifact.unpacking import describe, unpack_shared, unpack_tensor
 from compressor.errors import ArtifactError
 
@@ -136,7 +137,12 @@ class Artifact:
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return all tensors, dense."""
-        return {name: self.tensor(name) for name in self.names}
+        # Tensors of one long stream each are decoded side by side; the others are quick, or are
+        # decoded in segments by several threads as it is.
+        slow = [name for name in self.names if self._places[name][0].mode is Mode.CONTEXT]
+        slow.sort(key=lambda name: self._places[name][0].elements, reverse=True)
+        found = dict(zip(slow, in_threads(self.tensor, slow, self._threads), strict=True))
+        return {name: found[name] if name in found else self.tensor(name) for name in self.names}
 
     def _entry(self, name: str) -> Entry:
         record, payload = self._find(name)
