@@ -107,6 +107,7 @@ typedef struct {
     int32_t level, magnitude;
     uint32_t local, scale, around, pattern, exact;
     uint32_t depth, bits, value, most;
+    slot *slots[INPUTS]; /* of the magnitude's first node */
 } lane;
 
 enum {
@@ -125,6 +126,7 @@ typedef struct {
     uint64_t sum, count;
     flag flags[LANES];
     lane lanes[LANES];
+    uint32_t kept[LANES];
     uint16_t chances[DOUBTS];
     uint16_t logs[SMALL];
     uint8_t buckets[SMALL / UNIT];
@@ -234,10 +236,10 @@ static uint32_t code_bit(coder *c, uint32_t chance, uint32_t bit) {
     uint32_t range = c->high - c->low;
     uint32_t middle = c->low + (uint32_t)(((uint64_t)range * chance) >> 16);
     if (c->decoding) bit = c->code <= middle;
-    if (bit)
-        c->high = middle;
-    else
-        c->low = middle + 1;
+    /* Without a branch, which would go wrong as often as the flag is news. */
+    const uint32_t set = 0 - bit;
+    c->high = (middle & set) | (c->high & ~set);
+    c->low = (c->low & set) | ((middle + 1) & ~set);
     while (!((c->low ^ c->high) >> 24)) {
         if (c->decoding) {
             uint32_t next = c->position + 4 < c->size ? c->in[c->position + 4] : 0;
@@ -254,9 +256,16 @@ static uint32_t code_bit(coder *c, uint32_t chance, uint32_t bit) {
     return bit;
 }
 
-/* Predict a flag: find its slots and weights, and mix their odds. */
+/* The slots of a context's first node, for each input. */
+static inline void find_slots(const mixer *m, const uint32_t *contexts, slot **at,
+                              const uint32_t inputs) {
+    for (uint32_t i = 0; i < inputs; i++)
+        at[i] = m->slots + (m->base[i] + contexts[i] * m->nodes);
+}
+
+/* Predict a flag: mix the odds of its slots, which are node slots behind those of at. */
 static inline void predict(const state *s, const mixer *m, flag *f, uint32_t set, uint32_t node,
-                           const uint32_t *contexts, const uint32_t inputs) {
+                           slot *const *at, const uint32_t inputs) {
     int32_t(*weights)[BUCKETS] = m->weights[set];
     slot *own = &m->own[node];
     const uint32_t ones = ones_of(*own) + UNIT / 2u, zeros = zeros_of(*own) + UNIT / 2u;
@@ -270,10 +279,10 @@ static inline void predict(const state *s, const mixer *m, flag *f, uint32_t set
     f->odds[inputs] = (int32_t)s->logs[ones] - s->logs[zeros];
     dot = (int64_t)weights[inputs][0] * f->odds[inputs];
     for (uint32_t i = 0; i < inputs; i++) {
-        slot *at = &m->slots[m->base[i] + contexts[i] * m->nodes + node];
-        const slot seen = *at;
+        slot *found = at[i] + node;
+        const slot seen = *found;
         const uint32_t bucket = s->buckets[(ones_of(seen) + zeros_of(seen)) / UNIT];
-        f->slots[i] = at;
+        f->slots[i] = found;
         f->weights[i] = &weights[i][bucket];
         f->odds[i] = (int32_t)s->logs[ones_of(seen) + one] - s->logs[zeros_of(seen) + zero];
         dot += (int64_t)weights[i][bucket] * f->odds[i];
@@ -301,7 +310,7 @@ static inline uint32_t learn_flag(const flag *f, uint32_t rate, const uint32_t i
         const int32_t weight = *f->weights[i] + (int32_t)floor_shift(error * f->odds[i], 20);
         *f->weights[i] = weight;
         *f->slots[i] = seen;
-        over |= (weight > HEAVIEST) | (weight < -HEAVIEST);
+        over |= (uint32_t)(weight + HEAVIEST) > 2 * HEAVIEST;
         over |= ones_of(seen) + zeros_of(seen) > FULL;
     }
     return over;
@@ -399,7 +408,9 @@ static void predict_zero(const state *s, const lane *l, flag *f) {
                                        l->around,
                                        l->pattern};
     const uint32_t set = l->local > 20 ? 3 : l->local > 6 ? 2 : l->local > 0 ? 1 : 0;
-    predict(s, &s->mixers[0], f, set, 0, contexts, 6);
+    slot *at[INPUTS];
+    find_slots(&s->mixers[0], contexts, at, 6);
+    predict(s, &s->mixers[0], f, set, 0, at, 6);
 }
 
 static void predict_sign(const state *s, const lane *l, flag *f) {
@@ -412,7 +423,9 @@ static void predict_sign(const state *s, const lane *l, flag *f) {
         sign_of(n->left) + 3 * sign_of(n->left2) + 9 * sign_of(n->up) + 27 * sign_of(n->up2),
         sign_of(n->channel) + 3 * sign_of(n->channel2) + 9 * sign_of(n->north) +
             27 * (uint32_t)(l->place % 64)};
-    predict(s, &s->mixers[1], f, 0, 0, contexts, 5);
+    slot *at[INPUTS];
+    find_slots(&s->mixers[1], contexts, at, 5);
+    predict(s, &s->mixers[1], f, 0, 0, at, 5);
 }
 
 /* The flags of a magnitude m: first how many bits it has after its first, one by one, then those
@@ -426,13 +439,22 @@ static void predict_size(const state *s, const lane *l, flag *f) {
         f->chance = 32768;
         return;
     }
+    predict(s, &s->mixers[2], f, node, node, l->slots, 6);
+}
+
+/* All flags of a magnitude have the same contexts. */
+static void start_size(const state *s, lane *l, uint32_t most) {
     const uint32_t contexts[INPUTS] = {l->scale,
                                        l->scale / 3 * 32 + l->local / 2,
                                        (uint32_t)(l->column % COLUMNS),
                                        (uint32_t)(l->row % ROWS),
                                        l->around,
                                        l->exact};
-    predict(s, &s->mixers[2], f, node, node, contexts, 6);
+    find_slots(&s->mixers[2], contexts, l->slots, 6);
+    l->most = most;
+    l->bits = 0;
+    l->value = 1;
+    l->depth = most ? UNARY : 0;
 }
 
 /* Whether the flag that comes next is set, in encoding. */
@@ -458,13 +480,10 @@ static void code_sizes(job *j, lane *lanes, uint32_t count) {
     const uint32_t top[2] = {length_of(j->shape->positive) - 1, length_of(j->shape->negative) - 1};
     uint32_t left = 0; /* lanes that have a flag left, in their order */
     for (uint32_t k = 0; k < count; k++) {
-        lane *l = &lanes[k];
-        l->most = top[l->level < 0];
-        l->bits = 0;
-        l->value = 1;
-        l->depth = l->most ? UNARY : 0;
-        s->flags[left].lane = k;
-        left += l->level && l->depth;
+        lane *l = &lanes[s->kept[k]];
+        start_size(s, l, top[l->level < 0]);
+        s->flags[left].lane = s->kept[k];
+        left += l->depth > 0;
     }
     while (left) {
         const uint32_t flags = left;
@@ -489,25 +508,24 @@ static void code_sizes(job *j, lane *lanes, uint32_t count) {
 static void code_signs(job *j, lane *lanes, uint32_t count) {
     state *s = j->s;
     const dcz_context_shape *shape = j->shape;
-    uint32_t flags = 0;
+    if (!shape->positive || !shape->negative) {
+        for (uint32_t k = 0; k < count; k++) lanes[s->kept[k]].level = shape->positive ? 1 : -1;
+        return;
+    }
+    for (uint32_t k = 0; k < count; k++) predict_sign(s, &lanes[s->kept[k]], &s->flags[k]);
     for (uint32_t k = 0; k < count; k++) {
-        if (!lanes[k].level) continue;
-        if (!shape->positive) lanes[k].level = -1;
-        if (!shape->positive || !shape->negative) continue;
-        predict_sign(s, &lanes[k], &s->flags[flags]);
-        s->flags[flags++].lane = k;
-    }
-    for (uint32_t k = 0; k < flags; k++) {
         flag *f = &s->flags[k];
-        lane *l = &lanes[f->lane];
+        lane *l = &lanes[s->kept[k]];
         f->bit = code_bit(&j->c, f->chance, l->level < 0);
-        l->level = f->bit ? -1 : 1;
+        l->level = 1 - 2 * (int32_t)f->bit;
     }
-    learn(s->flags, flags, shape->rate);
+    learn(s->flags, count, shape->rate);
 }
 
-static void code_zeros(job *j, lane *lanes, uint32_t count) {
+/* Return how many lanes are not zero; s->kept lists them. */
+static uint32_t code_zeros(job *j, lane *lanes, uint32_t count) {
     state *s = j->s;
+    uint32_t kept = 0;
     const uint64_t mean = 256 * s->sum / (s->count + 1);
     const int32_t level = log_mean(mean, 0);
     for (uint32_t k = 0; k < count; k++) {
@@ -522,8 +540,11 @@ static void code_zeros(job *j, lane *lanes, uint32_t count) {
         flag *f = &s->flags[k];
         f->bit = code_bit(&j->c, f->chance, lanes[k].level != 0);
         if (j->c.decoding) lanes[k].level = (int32_t)f->bit;
+        s->kept[kept] = k;
+        kept += f->bit;
     }
     learn(s->flags, count, j->shape->rate);
+    return kept;
 }
 
 static void step_on(const dcz_context_shape *shape, lane *l) {
@@ -539,9 +560,9 @@ static void step_on(const dcz_context_shape *shape, lane *l) {
 static int code_diagonal(job *j, lane *lanes, uint32_t count) {
     state *s = j->s;
     const dcz_context_shape *shape = j->shape;
-    code_zeros(j, lanes, count);
-    code_signs(j, lanes, count);
-    code_sizes(j, lanes, count);
+    const uint32_t kept = code_zeros(j, lanes, count);
+    code_signs(j, lanes, kept);
+    code_sizes(j, lanes, kept);
     for (uint32_t k = 0; k < count; k++) {
         lane *l = &lanes[k];
         const uint64_t channel = l->channel % CHANNELS, place = l->place % CHANNELS;
