@@ -157,9 +157,7 @@ def _with_axis(classes: Classes, place: int, axis: Axis) -> Classes:
     return Classes((axes[0], axes[1], axes[2]))
 
 
-def _refined(
-    sample: _Sample, best: Classes, magnitudes: Sums, symbols: int, least: int
-) -> Classes:
+def _refined(sample: _Sample, best: Classes, magnitudes: Sums, symbols: int, least: int) -> Classes:
     groups = _symbol_groups(sample, magnitudes)
     classes = best
     for _ in range(2):

@@ -14,9 +14,12 @@ from compressor.artifact.layout import Preamble, TensorRecord, inflate, parse_pr
 from compressor.artifact.segments import in_threads
 from compressor.artifact.types import Entry, Limits, Mode, Shared
 from compressor.artifact.unpacking import describe, unpack_shared, unpack_tensor
+from compressor.coding.checksums import joined
 from compressor.errors import ArtifactError
 
 _NO_LIMITS = Limits()
+_PART = 1 << 20
+"""Bytes that a thread checks at once."""
 
 
 def decode(
@@ -63,9 +66,7 @@ def _usable_cpus() -> int:
 class Artifact:
     """An artifact in memory; made by `decode` and `read`."""
 
-    def __init__(
-        self, data: memoryview, preamble: Preamble, source: str, threads: int = 1
-    ) -> None:
+    def __init__(self, data: memoryview, preamble: Preamble, source: str, threads: int = 1) -> None:
         self._threads = threads
         self._preamble = preamble
         self._source = source
@@ -123,7 +124,7 @@ class Artifact:
         """Return a tensor, dense, with the dtype and shape that were written."""
         record, payload = self._find(name)
         with _named(self._source, f"tensor {name!r}"):
-            _check(payload, record.payload_crc)
+            _check(payload, record.payload_crc, self._threads)
             return unpack_tensor(record, payload, self._threads)
 
     def shared(self, name: str) -> Shared | None:
@@ -132,7 +133,7 @@ class Artifact:
         if not record.mode.shared:
             return None
         with _named(self._source, f"tensor {name!r}"):
-            _check(payload, record.payload_crc)
+            _check(payload, record.payload_crc, self._threads)
             return unpack_shared(record, payload, self._threads)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
@@ -158,8 +159,10 @@ class Artifact:
         return record, self._data[place]
 
 
-def _check(data: memoryview, crc: int) -> None:
-    if zlib.crc32(data) != crc:
+def _check(data: memoryview, crc: int, threads: int = 1) -> None:
+    parts = [data[start : start + _PART] for start in range(0, len(data), _PART)]
+    crcs = in_threads(zlib.crc32, parts, threads)
+    if joined((each, len(part)) for each, part in zip(crcs, parts, strict=True)) != crc:
         raise ArtifactError("the data is damaged: its checksum does not match")
 
 

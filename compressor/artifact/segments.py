@@ -37,10 +37,11 @@ def pack_segments(bodies: Sequence[bytes], counts: Sequence[tuple[int, int]] | N
     """Return the bodies, before them their lengths and, in modes with gaps, their ``counts``."""
     if len(bodies) == 1:
         return bodies[0]
-    numbers = [(len(body),) for body in bodies] if counts is None else []
-    if counts is not None:
-        numbers = [(*each, len(body)) for each, body in zip(counts, bodies, strict=True)]
-    return b"".join([*(varint(x) for each in numbers for x in each), *bodies])
+    head = b""
+    for at, body in enumerate(bodies):
+        numbers = (len(body),) if counts is None else (*counts[at], len(body))
+        head += b"".join(varint(number) for number in numbers)
+    return b"".join([head, *bodies])
 
 
 def read_segments(

@@ -65,9 +65,7 @@ class GapPayload:
         return bool(found) and fill_segments(list(found), target, threads, one)
 
 
-def unpack_tensor(
-    record: TensorRecord, payload: memoryview, threads: int = 1
-) -> npt.NDArray[Any]:
+def unpack_tensor(record: TensorRecord, payload: memoryview, threads: int = 1) -> npt.NDArray[Any]:
     """Return the dense tensor, in this machine's byte order."""
     if record.mode.shared:
         return _unpack_dense(record, payload, threads)

@@ -15,7 +15,7 @@ def joined(parts: Iterable[tuple[int, int]]) -> int:
     """Return the CRC-32 of parts in their order, each given as its CRC-32 and its bytes."""
     found = 0
     for crc, size in parts:
-        found = _times(_power(size), found) ^ crc
+        found = _times(_power(size), found) ^ crc if found else crc
     return found
 
 

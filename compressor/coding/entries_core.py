@@ -1,4 +1,4 @@
-"""What an encoder counts and collects, by the C core: what `compressor.coding.gaps` does in NumPy."""
+"""What an encoder counts and collects, by the C core; `compressor.coding.gaps` does it in NumPy."""
 
 import ctypes
 from typing import Any
@@ -22,7 +22,7 @@ def _check(status: int) -> None:
 
 
 def count_runs(core: ctypes.CDLL, flat: Symbols, runs: Counts, counts: Counts | None) -> Counts:
-    """Add to ``runs`` the runs of zeros before each non-zero of ``flat`` (n,), and to ``counts`` its
+    """Add to ``runs`` the runs of zeros before each non-zero of ``flat`` (n,), to ``counts`` its
     symbols; return the runs that are longer than ``runs`` has room for."""
     longer, listed = np.empty(len(flat) // max(len(runs), 1), dtype=np.int64), ctypes.c_uint64()
     _check(
