@@ -1,7 +1,11 @@
 """Large tensors in segments, decoded by several threads, in bounded memory."""
 
+import json
+import subprocess
+import sys
 import threading
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,3 +178,16 @@ def test_classes_of_large_tensors_are_found_from_a_sample() -> None:
     least = bits(indices, rows + columns)
     assert bits(indices, found.axes[0][:, None] + found.axes[1]) < 1.01 * least
     assert least < 0.9 * bits(indices, np.zeros_like(indices))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak")
+@pytest.mark.parametrize("name", ["pruned", "many"])
+def test_memory_stays_within_twice_the_output(name: str, tmp_path: Path) -> None:
+    """In processes of their own, for tensors large enough to count beside what is always there."""
+    file = str(tmp_path / "network.dcz")
+    words = (sys.executable, "-m", "compressor.benchmarks.codec.probe")
+    for task in (["encode", name, "huffman", file], ["decode", file, "2"]):
+        out = subprocess.run([*words, *task], check=True, capture_output=True, text=True).stdout
+        found = json.loads(out)
+        assert found["output"] >= 10_000_000 * 4
+        assert found["output"] / 4 < found["peak"] <= 2 * found["output"] + (64 << 20)
