@@ -10,7 +10,7 @@
 Importing the package imports neither torch nor anything that takes time.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from compressor.errors import CompressorError
     from compressor.recipe import DataSpec, Encode, Export, Prune, Recipe, Share, Training
 
-__version__ = metadata.version("compressor")
+    __version__: str
 
 _HOMES = {
     **dict.fromkeys(("Result", "compress", "load"), "compressor.api"),
@@ -46,6 +46,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("compressor")
     if name not in _HOMES:
         raise AttributeError(f"module 'compressor' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

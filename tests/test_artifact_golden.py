@@ -145,6 +145,26 @@ def second_numbers(payload: bytes, n: int) -> list[Any]:
     ]
 
 
+def second_segments(
+    source: Bytes, n: int, counted: tuple[int, int] | None
+) -> list[tuple[int, int, int, bytes]]:
+    """Size, kept weights, fillers and streams of each segment; the rest of the payload."""
+    sizes = [min(2**20, n - start) for start in range(0, n, 2**20)] or [0]
+    if len(sizes) == 1:
+        return [(n, *(counted or (0, 0)), source.data[source.at :])]
+    heads = [
+        [source.varint() for _ in range(3)] if counted else [0, 0, source.varint()] for _ in sizes
+    ]
+    found = [
+        (size, head[0], head[1], source.take(head[2]))
+        for size, head in zip(sizes, heads, strict=True)
+    ]
+    assert source.at == len(source.data)
+    if counted:
+        assert counted == (sum(head[0] for head in heads), sum(head[1] for head in heads))
+    return found
+
+
 def second_gaps(payload: bytes, n: int, shared: bool, rans: bool) -> tuple[Any, Any]:
     """The (n,) symbols of a GAP payload, and its codebook."""
     source = Bytes(payload)
@@ -156,24 +176,33 @@ def second_gaps(payload: bytes, n: int, shared: bool, rans: bool) -> tuple[Any, 
         gap_code: dict[str, int] = {}
         if rans:
             tables = [second_frequencies(source) for _ in range(2)]
-            both = second_rans(source, tables, [0, 1] * (kept + fillers))
         else:
             gap_code = second_table(source)
         value_code = second_table(source) if shared and not rans else {}
-        gap_bits = Bits(b"" if rans else source.take(source.varint()))
-        rest = source.data[source.at :]
-        value_bits, floats = Bits(rest), np.frombuffer(rest, kind if not shared else "u1")
-        position = -1
-        for entry in range(kept + fillers):
-            gap = both[2 * entry] if rans else gap_bits.symbol(gap_code)
-            assert gap < 2**width
-            position += gap + 1
+        start = 0
+        for size, own_kept, own_fillers, data in second_segments(source, n, (kept, fillers)):
+            entries, body, position = own_kept + own_fillers, Bytes(data), start - 1
+            start += size
+            if not own_kept:
+                assert not own_fillers
+                assert not data
+                continue
             if rans:
-                flat[position] = both[2 * entry + 1]
-            elif shared:
-                flat[position] = value_bits.symbol(value_code)
-            else:
-                flat[position] = np.float32(floats[entry])
+                both = second_rans(body, tables, [0, 1] * entries)
+            gap_bits = Bits(b"" if rans else body.take(body.varint()))
+            rest = body.data[body.at :]
+            value_bits, floats = Bits(rest), np.frombuffer(rest, kind if not shared else "u1")
+            for entry in range(entries):
+                gap = both[2 * entry] if rans else gap_bits.symbol(gap_code)
+                assert gap < 2**width
+                position += gap + 1
+                assert position < start
+                if rans:
+                    flat[position] = both[2 * entry + 1]
+                elif shared:
+                    flat[position] = value_bits.symbol(value_code)
+                else:
+                    flat[position] = np.float32(floats[entry])
     return flat, book
 
 
@@ -256,7 +285,10 @@ def second_dense(payload: bytes, shape: list[int]) -> tuple[Any, Any]:
             assert max(axis) == number - 1
     tables = [second_frequencies(source) for _ in range(sum(numbers) - 2)]
     contexts = [a + b + c for a in axes[0] for b in axes[1] for c in axes[2]]
-    return second_rans(source, tables, contexts), book
+    flat: list[int] = []
+    for size, _, _, data in second_segments(source, len(contexts), None):
+        flat += second_rans(Bytes(data), tables, contexts[len(flat) : len(flat) + size])
+    return flat, book
 
 
 def second_decoder(data: bytes) -> tuple[dict[str, Any], dict[str, str], bytes | None]:
@@ -383,6 +415,14 @@ def test_the_second_example_is_the_golden_one() -> None:
     data = b"".join(bytes.fromhex(column[0]) for column in columns if column)
     assert (GOLDEN / "good" / "rans-example.dcz").read_bytes().endswith(data)
     assert decode((GOLDEN / "good" / "rans-example.dcz").read_bytes()).entries[0].bytes == len(data)
+
+
+def test_golden_files_hold_segments_of_every_mode_that_has_them() -> None:
+    files = ("segments", "segments-huffman")
+    entries = [entry for name in files for entry in read(GOLDEN / "good" / f"{name}.dcz").entries]
+    assert {entry.mode.name for entry in entries if entry.elements > 2**20} == {
+        *("GAP_SHARED", "GAP_FLOAT", "GAP_RANS", "DENSE_RANS")
+    }
 
 
 def test_golden_files_hold_every_mode_and_kind_of_rans() -> None:

@@ -271,6 +271,8 @@ def test_every_coder_gives_both_tensors_back() -> None:
     from compressor.benchmarks.codec.rivals import coders
 
     kinds: list[coders.Coder] = [coders.Ours(*profile) for profile in PROFILES.items()]
+    kinds.append(coders.Ours("fast", PROFILES["fast"], backend="numpy", threads=2))
+    assert kinds[-1].name == "ours, fast, numpy, 2 threads"
     kinds += [coders.ZstdHalf(1), coders.ZstdIndices(19), coders.Constriction()]
     kinds += [coders.Bitarray(), coders.Naive()]
     for name, network in speed.tensors(8000).items():

@@ -27,7 +27,7 @@ class ContextPayload:
     stream: memoryview
     parts: Parts
 
-    def fill(self, _: Target) -> bool:
+    def fill(self, _: Target, __: int) -> bool:
         """Leave it to `symbols`: context mixing yields levels, not indices."""
         return False
 

@@ -39,15 +39,14 @@ class Plan:
 
     @property
     def tables(self) -> bytes:
-        """Both code tables and the length of the gaps' bit stream."""
-        if not self.kept:
-            return b""
-        return self.gaps.table + self.values.table + varint(self.gaps.size)
+        """Both code tables."""
+        return self.gaps.table + self.values.table
 
     @property
     def size(self) -> int:
-        """Bytes of counts, tables and both streams."""
-        return len(self.counts) + len(self.tables) + self.gaps.size + self.values.size
+        """Bytes of counts, tables and both streams; of several segments, a few bytes less."""
+        streams = len(varint(self.gaps.size)) * bool(self.kept) + self.gaps.size + self.values.size
+        return len(self.counts) + len(self.tables) + streams
 
 
 def plan_stream(counts: Counts, *, huffman: bool) -> Stream:

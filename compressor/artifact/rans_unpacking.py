@@ -10,6 +10,7 @@ import numpy.typing as npt
 from compressor.artifact.classes import Classes, read_classes
 from compressor.artifact.heads import read_head
 from compressor.artifact.layout import TensorRecord
+from compressor.artifact.segments import Segment, fill_segments, read_segments
 from compressor.artifact.types import Parts
 from compressor.coding.buffer import ByteReader
 from compressor.coding.frequencies import Frequencies, read_frequencies
@@ -39,6 +40,17 @@ class RansEntries:
     stream: memoryview
     tables: list[Frequencies]
     count: int
+    gap_bytes = 0
+
+    @classmethod
+    def of(cls, tables: list[Frequencies], segment: Segment) -> "RansEntries":
+        """Return the entries of a segment."""
+        return cls(segment.body, tables, segment.kept + segment.fillers)
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of the stream, gaps included."""
+        return len(self.stream)
 
     def fill(self, counts: tuple[int, int, int], target: Target) -> bool:
         """Decode all into ``target`` by the C core; return whether it did."""
@@ -71,23 +83,29 @@ class DensePayload:
     codebook: npt.NDArray[np.float32]
     classes: Classes
     tables: list[Frequencies]
-    stream: memoryview
+    segments: list[Segment]
     parts: Parts
 
-    def fill(self, target: Target) -> bool:
+    def fill(self, target: Target, threads: int) -> bool:
         """Decode into ``target`` by the C core; return whether it did."""
-        return decode_dense(self.tables, self.stream, self.classes.of_matrix(), target)
+        classes = self.classes.of_matrix()
+        return fill_segments(
+            self.segments,
+            target,
+            threads,
+            lambda each, part: decode_dense(self.tables, each.body, classes, each.start, part),
+        )
 
     def symbols(self, dtype: np.dtype[np.unsignedinteger[Any]]) -> Symbols:
         """Return the (n,) indices."""
-        total = math.prod(self.shape)
-        out: Symbols = np.empty(total, dtype=dtype)
-        decoder = Decoder(self.stream, self.tables, total)
-        for start in range(0, total, _WEIGHTS):
-            stop = min(start + _WEIGHTS, total)
-            contexts = self.classes.contexts(start, stop) if len(self.tables) > 1 else None
-            out[start:stop] = decoder.read(stop - start, contexts)
-        decoder.finish()
+        out: Symbols = np.empty(math.prod(self.shape), dtype=dtype)
+        for each in self.segments:
+            decoder = Decoder(each.body, self.tables, each.stop - each.start)
+            for start in range(each.start, each.stop, _WEIGHTS):
+                stop = min(start + _WEIGHTS, each.stop)
+                contexts = self.classes.contexts(start, stop) if len(self.tables) > 1 else None
+                out[start:stop] = decoder.read(stop - start, contexts)
+            decoder.finish()
         return out
 
 
@@ -104,7 +122,8 @@ def parse_dense(record: TensorRecord, payload: memoryview) -> DensePayload:
     classes = read_classes(reader, record.shape)
     tables = [read_frequencies(reader, len(codebook) + 1) for _ in range(classes.tables)]
     side = reader.position - start
-    stream = reader.take(reader.remaining)
-    parts = Parts(values=len(stream), tables=side, codebook=head.bytes)
+    segments = read_segments(reader, record.shape, None)
+    values = sum(len(each.body) for each in segments)
+    parts = Parts(values=values, tables=side, codebook=head.bytes)
     parts = replace(parts, other=len(payload) - parts.total)
-    return DensePayload(record.shape, codebook, classes, tables, stream, parts)
+    return DensePayload(record.shape, codebook, classes, tables, segments, parts)

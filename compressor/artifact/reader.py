@@ -1,5 +1,6 @@
 """A .dcz file to tensors: checked at once, decoded one by one as they are asked for."""
 
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,21 +11,30 @@ from typing import Any
 import numpy.typing as npt
 
 from compressor.artifact.layout import Preamble, TensorRecord, inflate, parse_preamble
-from compressor.artifact.types import Entry, Limits, Shared
+from compressor.artifact.segments import in_threads
+from compressor.artifact.types import Entry, Limits, Mode, Shared
 from compressor.artifact.unpacking import describe, unpack_shared, unpack_tensor
+from compressor.coding.checksums import joined
 from compressor.errors import ArtifactError
 
 _NO_LIMITS = Limits()
+_PART = 1 << 20
+"""Bytes that a thread checks at once."""
 
 
 def decode(
-    blob: bytes | memoryview, *, limits: Limits = _NO_LIMITS, source: str = "artifact"
+    blob: bytes | memoryview,
+    *,
+    limits: Limits = _NO_LIMITS,
+    source: str = "artifact",
+    threads: int | None = None,
 ) -> "Artifact":
     """Return the artifact in ``blob``, its header and directory checked, no tensor decoded yet.
 
     Args:
         limits: what is accepted; a file that declares more is refused before memory is taken.
         source: what the messages call the file.
+        threads: how many may decode at once; by default the CPUs that this process may use.
 
     Raises:
         ArtifactError: damaged, hostile, over the limits, or of another version.
@@ -38,18 +48,26 @@ def decode(
             raise ArtifactError(f"the file is truncated: {len(data)} of {expected} bytes are there")
         if len(data) > expected:
             raise ArtifactError(f"the file has {len(data) - expected} bytes too many at its end")
-    return Artifact(data, preamble, source)
+    return Artifact(data, preamble, source, threads or _usable_cpus())
 
 
-def read(path: str | Path, *, limits: Limits = _NO_LIMITS) -> "Artifact":
+def read(
+    path: str | Path, *, limits: Limits = _NO_LIMITS, threads: int | None = None
+) -> "Artifact":
     """Return the artifact in the file at ``path``, as `decode` does; `OSError` passes through."""
-    return decode(Path(path).read_bytes(), limits=limits, source=str(path))
+    return decode(Path(path).read_bytes(), limits=limits, source=str(path), threads=threads)
+
+
+def _usable_cpus() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Artifact:
     """An artifact in memory; made by `decode` and `read`."""
 
-    def __init__(self, data: memoryview, preamble: Preamble, source: str) -> None:
+    def __init__(self, data: memoryview, preamble: Preamble, source: str, threads: int = 1) -> None:
+        self._threads = threads
         self._preamble = preamble
         self._source = source
         self._data = data
@@ -106,8 +124,8 @@ class Artifact:
         """Return a tensor, dense, with the dtype and shape that were written."""
         record, payload = self._find(name)
         with _named(self._source, f"tensor {name!r}"):
-            _check(payload, record.payload_crc)
-            return unpack_tensor(record, payload)
+            _check(payload, record.payload_crc, self._threads)
+            return unpack_tensor(record, payload, self._threads)
 
     def shared(self, name: str) -> Shared | None:
         """Return indices and codebook of a tensor, ``None`` where it is stored as weights."""
@@ -115,12 +133,17 @@ class Artifact:
         if not record.mode.shared:
             return None
         with _named(self._source, f"tensor {name!r}"):
-            _check(payload, record.payload_crc)
-            return unpack_shared(record, payload)
+            _check(payload, record.payload_crc, self._threads)
+            return unpack_shared(record, payload, self._threads)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return all tensors, dense."""
-        return {name: self.tensor(name) for name in self.names}
+        # Tensors of one long stream each are decoded side by side; the others are quick, or are
+        # decoded in segments by several threads as it is.
+        slow = [name for name in self.names if self._places[name][0].mode is Mode.CONTEXT]
+        slow.sort(key=lambda name: self._places[name][0].elements, reverse=True)
+        found = dict(zip(slow, in_threads(self.tensor, slow, self._threads), strict=True))
+        return {name: found[name] if name in found else self.tensor(name) for name in self.names}
 
     def _entry(self, name: str) -> Entry:
         record, payload = self._find(name)
@@ -136,8 +159,10 @@ class Artifact:
         return record, self._data[place]
 
 
-def _check(data: memoryview, crc: int) -> None:
-    if zlib.crc32(data) != crc:
+def _check(data: memoryview, crc: int, threads: int = 1) -> None:
+    parts = [data[start : start + _PART] for start in range(0, len(data), _PART)]
+    crcs = in_threads(zlib.crc32, parts, threads)
+    if joined((each, len(part)) for each, part in zip(crcs, parts, strict=True)) != crc:
         raise ArtifactError("the data is damaged: its checksum does not match")
 
 

@@ -5,7 +5,9 @@ against the caller's limits before that (`compressor.artifact.layout`).
 """
 
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from compressor.artifact.heads import read_floats, read_head, widen
 from compressor.artifact.layout import TensorRecord
 from compressor.artifact.packed import unpack_numbers
 from compressor.artifact.rans_unpacking import DensePayload, EntryReader, RansEntries, parse_dense
+from compressor.artifact.segments import Segment, fill_segments, fill_zeros, read_segments
 from compressor.artifact.types import DTYPES, Entry, Mode, Parts, Shared, index_dtype
 from compressor.coding import gaps
 from compressor.coding.buffer import ByteReader
@@ -35,7 +38,8 @@ _ENTRIES = 1 << 16
 class GapPayload:
     """The parsed payload of a GAP mode; GAP_FLOAT has an empty codebook.
 
-    ``entries`` decodes its streams; ``None`` where no weight is kept.
+    ``segments`` have what decodes their streams, ``None`` where one has no weight; there are no
+    segments where no weight is kept.
     """
 
     width: int
@@ -44,19 +48,27 @@ class GapPayload:
     fillers: int
     parts: Parts
     codebook: npt.NDArray[np.float32]
-    entries: "_StreamEntries | RansEntries | None" = None
+    segments: "list[tuple[Segment, _StreamEntries | RansEntries | None]]" = field(
+        default_factory=list
+    )
 
-    def fill(self, target: Target) -> bool:
+    def fill(self, target: Target, threads: int) -> bool:
         """Decode into ``target`` by the C core; return whether it did."""
-        return self.entries is not None and self.entries.fill(
-            (self.kept, self.fillers, self.width), target
-        )
+        found = dict(self.segments)
+
+        def one(segment: Segment, part: Target) -> bool:
+            entries = found[segment]
+            if entries is None:
+                return fill_zeros(part)
+            return entries.fill((segment.kept, segment.fillers, self.width), part)
+
+        return bool(found) and fill_segments(list(found), target, threads, one)
 
 
-def unpack_tensor(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]:
+def unpack_tensor(record: TensorRecord, payload: memoryview, threads: int = 1) -> npt.NDArray[Any]:
     """Return the dense tensor, in this machine's byte order."""
     if record.mode.shared:
-        return _unpack_dense(record, payload)
+        return _unpack_dense(record, payload, threads)
     if record.mode is Mode.GAP_FLOAT:
         flat: npt.NDArray[Any] = _dense_symbols(record, parse_gaps(record, payload))
         flat = flat.view("<f4")
@@ -69,26 +81,31 @@ def unpack_tensor(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]
     return _native(flat).reshape(record.shape)
 
 
-def _unpack_dense(record: TensorRecord, payload: memoryview) -> npt.NDArray[np.float32]:
+def _unpack_dense(
+    record: TensorRecord, payload: memoryview, threads: int
+) -> npt.NDArray[np.float32]:
     """Return the weights of a tensor in one of the shared modes; in C without its indices."""
     parsed = _parse(record, payload)
     target = Target(record.elements, _lookup(parsed.codebook), floats=_floats(record.elements))
-    if parsed.fill(target) and target.floats is not None:
+    if parsed.fill(target, threads) and target.floats is not None:
         _check_crc(target.crc, record)
         return target.floats.reshape(record.shape)
-    return _shared(record, parsed).dense()
+    target.floats = None  # the memory is wanted below
+    return _shared(record, parsed, threads).dense()
 
 
-def unpack_shared(record: TensorRecord, payload: memoryview) -> Shared:
+def unpack_shared(record: TensorRecord, payload: memoryview, threads: int = 1) -> Shared:
     """Return indices and codebook of a tensor in one of the shared modes."""
-    return _shared(record, _parse(record, payload))
+    return _shared(record, _parse(record, payload), threads)
 
 
-def _shared(record: TensorRecord, parsed: "GapPayload | DensePayload | ContextPayload") -> Shared:
+def _shared(
+    record: TensorRecord, parsed: "GapPayload | DensePayload | ContextPayload", threads: int
+) -> Shared:
     dtype = index_dtype(len(parsed.codebook))
     indices: Symbols = np.empty(record.elements, dtype)
     target = Target(record.elements, _lookup(parsed.codebook), indices=indices)
-    if parsed.fill(target):
+    if parsed.fill(target, threads):
         _check_crc(target.crc, record)
     elif isinstance(parsed, GapPayload):
         indices = _dense_symbols(record, parsed)
@@ -145,23 +162,24 @@ def parse_gaps(record: TensorRecord, payload: memoryview) -> GapPayload:
         parts = Parts(codebook=centroids, other=len(payload) - centroids)
         return GapPayload(width, half, 0, 0, parts, codebook)
     start = reader.position
-    entries: _StreamEntries | RansEntries
+    make: Callable[[Segment], _StreamEntries | RansEntries]
     if record.mode is Mode.GAP_RANS:
         models = [read_frequencies(reader, 1 << width), read_frequencies(reader, size + 1)]
-        tables, gap_bytes = reader.position - start, 0
-        values = reader.take(reader.remaining)
-        entries = RansEntries(values, models, kept + fillers)
+        make = partial(RansEntries.of, models)
     else:
         gap_code = read_table(reader, 1 << width)
         value_code = read_table(reader, size + 1) if record.mode.shared else None
-        tables = reader.position - start
-        gap_stream = reader.take(reader.varint())
-        gap_bytes = len(gap_stream)
-        values = reader.take(reader.remaining)
-        entries = _StreamEntries(gap_code, gap_stream, value_code, values, half, kept + fillers)
-    parts = Parts(len(values), gap_bytes, tables, centroids)
+        make = partial(_StreamEntries.of, gap_code, value_code, half)
+    tables = reader.position - start
+    segments = [
+        (each, make(each) if each.kept else None)
+        for each in read_segments(reader, record.shape, (kept, fillers))
+    ]
+    used = [entries for _, entries in segments if entries is not None]
+    values, gap_bytes = sum(each.value_bytes for each in used), sum(each.gap_bytes for each in used)
+    parts = Parts(values, gap_bytes, tables, centroids)
     parts = replace(parts, other=len(payload) - parts.total)
-    return GapPayload(width, half, kept, fillers, parts, codebook, entries)
+    return GapPayload(width, half, kept, fillers, parts, codebook, segments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +192,26 @@ class _StreamEntries:
     values: memoryview
     half: bool
     count: int
+
+    @classmethod
+    def of(
+        cls, gap_code: Lengths, value_code: Lengths | None, half: bool, segment: Segment
+    ) -> "_StreamEntries":
+        """Return the entries of a segment, its body split in two."""
+        reader = ByteReader(segment.body, "the payload")
+        gap_stream = reader.take(reader.varint())
+        values, count = reader.take(reader.remaining), segment.kept + segment.fillers
+        return cls(gap_code, gap_stream, value_code, values, half, count)
+
+    @property
+    def gap_bytes(self) -> int:
+        """Bytes of the stream of gaps."""
+        return len(self.gap_stream)
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of the stream of values."""
+        return len(self.values)
 
     def fill(self, counts: tuple[int, int, int], target: Target) -> bool:
         """Decode all into ``target`` by the C core; return whether it did."""
@@ -227,8 +265,9 @@ def _dense_symbols(record: TensorRecord, parsed: GapPayload) -> Symbols:
     """Return (n,) little-endian indices, or bit patterns of float32, and check their CRC-32."""
     dtype = index_dtype(len(parsed.codebook)) if record.mode.shared else np.dtype("<u4")
     flat: Symbols = np.zeros(record.elements, dtype)
-    if parsed.entries is not None:
-        _place_entries(flat, parsed, parsed.entries.open())
+    for each, entries in parsed.segments:
+        if entries is not None:
+            _place_entries(flat[each.start : each.stop], each, parsed.width, entries.open())
     _check_decoded(flat, record)
     return flat
 
@@ -242,20 +281,20 @@ def _check_crc(found: int, record: TensorRecord) -> None:
         raise ArtifactError("the decoded weights do not match their checksum")
 
 
-def _place_entries(flat: Symbols, parsed: GapPayload, entries: EntryReader) -> None:
-    left = parsed.kept + parsed.fillers
+def _place_entries(flat: Symbols, segment: Segment, width: int, entries: EntryReader) -> None:
+    left = segment.kept + segment.fillers
     position, zeros = -1, 0
     while left:
         count = min(left, _ENTRIES)
         left -= count
         skips, values = entries.read(count)
-        position = gaps.place(flat, position, skips, values, parsed.width)
+        position = gaps.place(flat, position, skips, values, width)
         zeros += count - int(np.count_nonzero(values))
     entries.finish()
     if not flat[position]:
         raise ArtifactError("the last entry is a filler")
-    if zeros != parsed.fillers:
-        raise ArtifactError(f"{zeros} fillers are written where {parsed.fillers} are declared")
+    if zeros != segment.fillers:
+        raise ArtifactError(f"{zeros} fillers are written where {segment.fillers} are declared")
 
 
 def _numbers(record: TensorRecord, payload: memoryview) -> npt.NDArray[Any]:

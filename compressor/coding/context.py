@@ -12,6 +12,7 @@ names and numbers here are its own. `core/context.c` is the same in C.
 """
 
 from dataclasses import astuple, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ class Grid:
         return self.rows * self.columns <= MAX_LEVELS and self.diagonals <= MAX_DIAGONALS
 
 
-def _logs() -> _Ints:
+@cache
+def log_table() -> _Ints:
     """256 log2(x) by the 8 bits after the first, (65536,); of 0, nothing sensible."""
     # floor(512 log2(1 + f / 256)) is the length of a power; half of it, rounded
     fine = [(((256 + f) ** 512).bit_length() - 4096) // 2 for f in range(256)]
@@ -89,13 +91,11 @@ def _nearest_power(f: int) -> int:
     return low
 
 
-def _chances() -> _Ints:
+@cache
+def chance_table() -> _Ints:
     """2^16 / (1 + 2^(x / 256)), rounded down, (3584,)."""
     powers = [_nearest_power(f) for f in range(256)]
     return np.array([(1 << 32) // (65536 + (powers[x & 255] << (x >> 8))) for x in range(3584)])
-
-
-LOG, CHANCE = _logs(), _chances()
 
 
 class _Mixer:
@@ -126,12 +126,12 @@ class _Mixer:
         one = np.clip(_PRIOR * ones[-1] // (ones[-1] + zeros[-1]), 1, _PRIOR - 1)
         ones[:-1] += one
         zeros[:-1] += _PRIOR - one
-        self._odds = LOG[ones] - LOG[zeros]
+        self._odds = log_table()[ones] - log_table()[zeros]
         self._place = (sets * len(self._input) + self._input) * 8
         self._place[:-1] += bucket
         self._at = at
         mixed: _Ints = np.sum(self._flat[self._place] * self._odds, axis=0) >> 16
-        small = CHANCE[np.minimum(np.abs(mixed), _LIMIT)]
+        small = chance_table()[np.minimum(np.abs(mixed), _LIMIT)]
         self._chance: _Ints = np.where(mixed >= 0, 65536 - small, small)
         return self._chance
 
@@ -220,10 +220,10 @@ class _Model:
         scale = _log_mean(256 * self._row_sum[r] + mean, c)
         scale += _log_mean(256 * self._channel_sum[channel] + mean, self._channel_count[channel])
         scale += _log_mean(256 * self._place_sum[place] + mean, self._place_count[place])
-        scale -= 2 * LOG[min(1 + mean, 65535)]
+        scale -= 2 * log_table()[min(1 + mean, 65535)]
         scale = np.clip(scale * 6 >> 8, 0, 127)
         around = np.array([2, 1, 3, 1, 2, 1, 0, 1, 2, 1, 1, 1]) @ near
-        local = 12 + ((LOG[np.clip(around, 12, 65535)] - LOG[12]) * 6 >> 8)
+        local = 12 + ((log_table()[np.clip(around, 12, 65535)] - log_table()[12]) * 6 >> 8)
         local = np.where(around < 12, around, np.minimum(local, 63))
         capped = np.array([1, 3, 9, 27]) @ np.minimum(near[[0, 2, 4, 8]], 2)
         exact = np.array([1, 8, 64]) @ np.minimum(near[[0, 2, 8]], 7)
@@ -301,7 +301,7 @@ class _Model:
 
 
 def _log_mean(total: _Ints, count: _Ints) -> _Ints:
-    found: _Ints = LOG[np.minimum(1 + total // (count + 1), 65535)]
+    found: _Ints = log_table()[np.minimum(1 + total // (count + 1), 65535)]
     return found
 
 

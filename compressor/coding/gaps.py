@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compressor.coding import entries_core, native
 from compressor.errors import ArtifactError
 
 MAX_WIDTH = 12
 """Widest gap, in bits."""
+SEGMENT = 1 << 20
+"""Weights of a segment: gaps do not cross from one to the next."""
 _BLOCK = 1 << 17
 _SHORT = 1 << 16  # runs below this are counted in an array, the few longer ones one by one
 
@@ -49,6 +52,12 @@ class Runs:
         return counts
 
 
+def segments(size: int) -> list[tuple[int, int]]:
+    """Return the first element of each segment of ``size``, and the one after its last."""
+    starts = range(0, size, SEGMENT) or [0]
+    return [(start, min(start + SEGMENT, size)) for start in starts]
+
+
 def nonzero_blocks(flat: Symbols) -> Iterator[tuple[Positions, int]]:
     """Yield the positions of non-zeros in ``flat`` (n,), and the last position before each block.
 
@@ -64,21 +73,46 @@ def nonzero_blocks(flat: Symbols) -> Iterator[tuple[Positions, int]]:
 
 
 def count_runs(flat: Symbols) -> Runs:
-    """Return the runs of zeros before each non-zero of ``flat`` (n,)."""
+    """Return the runs of zeros before each non-zero of ``flat`` (n,), segment by segment."""
+    return _count(flat, None)
+
+
+def count_both(flat: Symbols, alphabet: int) -> tuple[Runs, npt.NDArray[np.int64]]:
+    """Return the runs, and how often each symbol below ``alphabet`` occurs."""
+    counts = np.zeros(alphabet, dtype=np.int64)
+    return _count(flat, counts), counts
+
+
+def _count(flat: Symbols, counts: npt.NDArray[np.int64] | None) -> Runs:
     bins = min(_SHORT, len(flat))
     short = np.zeros(bins, dtype=np.int64)
-    long: list[npt.NDArray[np.int64]] = []
-    for positions, previous in nonzero_blocks(flat):
-        runs = _runs(positions, previous)
-        is_long = runs >= bins
-        if is_long.any():
-            long.append(runs[is_long])
-            runs = runs[~is_long]
-        short += np.bincount(runs, minlength=bins)
+    core = native.library()
+    parts = [flat[start:stop] for start, stop in segments(len(flat))]
+    if core is not None:
+        long = [entries_core.count_runs(core, part, short, counts) for part in parts]
+    else:
+        long = [_count_segment(part, short, counts) for part in parts]
     used = np.flatnonzero(short)
     extra = np.concatenate([*long, np.empty(0, dtype=np.int64)])
     ones = np.ones(len(extra), dtype=np.int64)
     return Runs(np.concatenate([used, extra]), np.concatenate([short[used], ones]))
+
+
+def _count_segment(
+    flat: Symbols, short: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None
+) -> Positions:
+    long = [np.empty(0, dtype=np.int64)]
+    for positions, previous in nonzero_blocks(flat):
+        runs = _runs(positions, previous)
+        is_long = runs >= len(short)
+        if is_long.any():
+            long.append(runs[is_long])
+            runs = runs[~is_long]
+        short += np.bincount(runs, minlength=len(short))
+    if counts is not None:
+        for start in range(0, len(flat), _BLOCK):
+            counts += np.bincount(flat[start : start + _BLOCK], minlength=len(counts))
+    return np.concatenate(long)
 
 
 def entries(
@@ -88,11 +122,26 @@ def entries(
     runs = _runs(positions, previous)
     last = np.cumsum((runs >> width) + 1) - 1  # the value's own entry follows its fillers
     top = (1 << width) - 1
-    gaps = np.full(int(last[-1]) + 1, top, dtype=np.uint16)
+    gaps = np.full(int(last[-1]) + 1 if len(last) else 0, top, dtype=np.uint16)
     gaps[last] = runs & top
     values = np.zeros(len(gaps), dtype=flat.dtype)
     values[last] = flat[positions]
     return gaps, values
+
+
+def list_entries(
+    flat: Symbols, width: int, most: int
+) -> tuple[npt.NDArray[np.unsignedinteger[Any]], Symbols, int]:
+    """Return gaps and values of a segment ``flat`` (n,), up to ``most``, and its non-zeros."""
+    core = native.library()
+    if core is not None:
+        pairs, kept = entries_core.list_entries(core, flat, width, min(most, len(flat)))
+        return pairs[:, 0], pairs[:, 1], kept
+    blocks, kept = [entries(flat, np.empty(0, dtype=np.int64), -1, width)], 0
+    for positions, previous in nonzero_blocks(flat):
+        blocks.append(entries(flat, positions, previous, width))
+        kept += len(positions)
+    return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks]), kept
 
 
 def place(

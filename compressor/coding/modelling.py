@@ -42,6 +42,7 @@ MAX_USED = 1 << 12
 """Most symbols that occur, for a table to be worth its precision."""
 _OCTAVES = 15
 _PER_LN2 = 94548  # round(2^16 / ln 2)
+_MANY = 1 << 18  # symbols for which the finest steps pay, whatever the table costs
 _SEARCHED = 128  # items for which levels are searched for; more take the nearest
 
 
@@ -121,6 +122,8 @@ def choose_model(counts: Counts) -> Model:
 def _settings(counts: Counts) -> list[tuple[int, int]]:
     """Steps (as a power of 1/2 octave) and orders of the difference code that are worth a try."""
     total = int(counts.sum())
+    if total >= _MANY:
+        return [(3, 3)]
     fractions = (0, 1) if total < 400 else (0, 1, 2) if total < 5000 else (1, 2, 3)
     if len(counts) > _SEARCHED:
         fractions = fractions[-2:]
@@ -132,7 +135,8 @@ def _levels_model(
 ) -> Model:
     sizes = np.diff(starts, append=len(counts))
     sums = np.add.reduceat(counts, starts)
-    items = _search if np.count_nonzero(sums) <= _SEARCHED else _nearest
+    searched = np.count_nonzero(sums) <= _SEARCHED and int(sums.sum()) < _MANY
+    items = _search if searched else _nearest
     levels = items(sums, sizes, fraction, order)
     first = int(levels[np.flatnonzero(levels != ABSENT)[0]])
     levels = np.where(levels == ABSENT, ABSENT, levels - first + (FIRST_OCTAVE << fraction))

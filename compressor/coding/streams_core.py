@@ -61,13 +61,30 @@ class Target:
         """Whether the core can fill it."""
         return len(self.table) <= _MAX_ENTRIES
 
+    def part(self, start: int, stop: int) -> "Target":
+        """Return the target of weights ``start`` to ``stop`` - 1."""
+        indices = None if self.indices is None else self.indices[start:stop]
+        floats = None if self.floats is None else self.floats[start:stop]
+        return Target(stop - start, self.table, indices, floats)
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of an index, of those that ``crc`` is the checksum of."""
+        return 1 if len(self.table) <= 1 << 8 else 2
+
     def structure(self) -> _Target:
         """Return it as C sees it; the arrays must outlive that."""
-        width = 1 if len(self.table) <= 1 << 8 else 2
         pointers = [None if a is None else a.ctypes.data for a in (self.indices, self.floats)]
         table, crc_tables = self.table.ctypes.data, _crc_tables().ctypes.data
         return _Target(
-            self.n, pointers[0], width, len(self.table), table, pointers[1], crc_tables, 0
+            self.n,
+            pointers[0],
+            self.index_bytes,
+            len(self.table),
+            table,
+            pointers[1],
+            crc_tables,
+            0,
         )
 
 
@@ -161,9 +178,11 @@ def decode_dense(
     tables: list[Frequencies],
     stream: memoryview,
     classes: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
+    first: int,
     target: Target,
 ) -> bool:
-    """Decode one rANS stream of all indices; ``classes`` are those of rows and of columns."""
+    """Decode one rANS stream of the indices from ``first`` on of a matrix; ``classes`` are those of
+    its rows and of its columns."""
     core = native.library()
     if core is None or not target.fits:
         return False
@@ -174,8 +193,11 @@ def decode_dense(
         ctypes.c_uint64(len(rows)),
         ctypes.c_uint64(rows.shape[1]),
         *_bytes(stream),
-        *(ctypes.c_void_p(axis.ctypes.data) for axis in held),
+        ctypes.c_void_p(held[0].ctypes.data),
+        ctypes.c_uint64(len(held[0])),
+        ctypes.c_void_p(held[1].ctypes.data),
         ctypes.c_uint64(len(held[1])),
+        ctypes.c_uint64(first),
         ctypes.byref(into),
         *_buffer(workspace),
     )

@@ -49,7 +49,7 @@ class SymbolWriter:
         end = streams_core.encode_symbols(
             self._codes.astype(np.uint32),
             self._lengths.astype(np.uint8),
-            symbols.astype(np.uint32),
+            np.ascontiguousarray(symbols, dtype=np.uint32),
             out,
             bits - 8 * first,
         )

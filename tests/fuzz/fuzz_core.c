@@ -90,7 +90,7 @@ static void gaps(input *in) {
         codes[i].lengths = lengths(in, codes[i].symbols);
     }
     const uint64_t kept = number(in), fillers = byte(in);
-    aim(&target, in, n, codes[1].symbols - byte(in) % 2);
+    aim(&target, in, n, codes[1].symbols - (byte(in) > 250));
     for (int i = 0; i < 2; i++) {
         const size_t want = i ? in->left : number(in), size = want < in->left ? want : in->left;
         codes[i].stream = streams[i] = part(in, size);
@@ -130,8 +130,10 @@ static void rans(input *in, int dense) {
     uint32_t *counts = frequencies(in, tables, alphabet);
     const uint32_t width = byte(in) % 14, fillers = byte(in);
     const uint64_t kept = number(in);
+    const uint64_t first = dense ? number(in) % (rows * columns + 2) : 0;
+    const uint64_t all = rows * columns, rest = first > all ? 1 : all - first;
     dcz_target target;
-    aim(&target, in, rows * columns, alphabet - (alphabet > 1 && byte(in) % 2));
+    aim(&target, in, rest + (byte(in) > 250), alphabet - (alphabet > 1 && byte(in) > 250));
     uint8_t *row = malloc(rows), *column = malloc(columns);
     for (uint64_t r = 0; r < rows; r++) row[r] = (uint8_t)(byte(in) % 9);
     for (uint64_t c = 0; c < columns; c++) column[c] = (uint8_t)(byte(in) % 16);
@@ -139,8 +141,8 @@ static void rans(input *in, int dense) {
     uint8_t *stream = part(in, size);
     void *workspace = malloc(room);
     if (dense)
-        dcz_decode_dense(counts, tables, alphabet, stream, size, row, column, columns, &target,
-                         workspace, room);
+        dcz_decode_dense(counts, tables, alphabet, stream, size, row, rows, column, columns, first,
+                         &target, workspace, room);
     else
         dcz_decode_rans_gaps(counts, alphabet, stream, size, kept, fillers, width, &target,
                              workspace, room);

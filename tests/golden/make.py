@@ -103,6 +103,16 @@ CONTEXT_TENSORS: dict[str, Any] = {
     "vector": Shared(_scaled.astype(np.uint8)[3].reshape(180), floats(15, 16)),
     "signless.weight": Shared(_scaled[:4].astype(np.uint8).reshape(8, 10, 9), -grid(0, 15, 3.0)),
 }
+_million = 1 << 20
+_rows = (noise(1025, 30) % 2)[:, None].repeat(1024, 1)
+_rows[noise(40, 31) % 1025, noise(40, 32) % 1024] ^= 1
+_few = np.zeros(_million + 3000, dtype=np.uint8)
+_few[noise(70, 33) * 97 % _million] = 1 + noise(70, 34) % 3
+_few[_million + 500 * np.arange(6)] = 2
+_late = np.zeros(2 * _million + 60, dtype=np.uint8)
+_late[_million + noise(50, 35) % 50_000] = 1
+_far = np.where(_late == 1, np.float32(0.1), np.float32(0))
+_far[[5, -1]] = [np.float32(0.3), np.float32(-0.7)]
 _digits = "0100001003110202000202021100010000000000002000010311001022011300"
 _four = np.array([int(digit) for digit in _digits], dtype=np.uint8)
 
@@ -122,6 +132,17 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "context": {"tensors": CONTEXT_TENSORS, "profile": "best"},
     "flat": {"tensors": TENSORS, "profile": "flat"},
+    "segments": {
+        "tensors": {
+            "rows.weight": Shared(_rows.astype(np.uint8), floats(1, 36)),
+            "few.weight": Shared(_few, floats(3, 37)),
+            "late.weight": Shared(_late, floats(1, 38)),
+        },
+        "profile": "fast",
+    },
+    "segments-huffman": {
+        "tensors": {"late.weight": Shared(_late.reshape(4, -1), floats(1, 38)), "far": _far}
+    },
     "dtypes": {
         "tensors": {
             name: np.array([[0, 1, 2], [100, 1, 0]]).astype(name)
@@ -228,6 +249,7 @@ def bad_files() -> Iterator[tuple[str, bytes, str]]:
     yield from _bad_directories()
     yield from _bad_payloads()
     yield from _bad_entries()
+    yield from _bad_segments()
     yield from _bad_rans()
     yield from _bad_contexts()
     yield from _bad_numbers()
@@ -339,6 +361,31 @@ def _bad_entries() -> Iterator[tuple[str, bytes, str]]:
     )
     count = gaps(counts=b"\x01\x01", streams=b"\x60\xb0")
     yield "filler-count", coded(count, good), "0 fillers are written where 1 are declared"
+
+
+def _bad_segments() -> Iterator[tuple[str, bytes, str]]:
+    whole = np.zeros(_million + 1, dtype=np.uint8)
+    whole[[1, -1]] = [1, 2]
+
+    def one(
+        counts: bytes = b"\x02\x00",
+        heads: bytes = b"\x01\x00\x03" + b"\x01\x00\x03",
+        bodies: bytes = b"\x01\x40\x80" + b"\x01\x00\xc0",
+    ) -> bytes:
+        payload = gaps(counts=counts, size=heads, streams=bodies)
+        line = tensor(2, "w", len(whole), size=len(payload))
+        return file(directory(line), payload, crcs=[zlib.crc32(payload), zlib.crc32(whole.data)])
+
+    assert np.array_equal(decode(one()).tensor("w"), np.array([0, 1, 2], np.float32)[whole])
+    yield "segment-counts", one(heads=b"\x01\x00\x03\x02\x00\x03"), "in a segment of 1"
+    yield "segment-filler", one(heads=b"\x02\x00\x06\x00\x01\x00"), "0 weights and 1 fillers"
+    yield "segment-sum", one(counts=b"\x03\x00"), "segments hold (2, 0) weights and fillers, not"
+    yield "segment-cut", one(bodies=b"\x01\x40\x80\x01\x00"), "the payload is truncated"
+    yield "segment-tail", one(bodies=b"\x01\x40\x80\x01\x00\xc0\x00"), "1 bytes too many"
+    hidden = one(counts=b"\x01\x00", heads=b"\x01\x00\x03\x00\x00\x03")
+    yield "segment-stream", hidden, "a segment without weights has a stream"
+    across = one(bodies=b"\x01\x40\x80" + b"\x01\x40\xc0")
+    yield "segment-past-end", across, "past the end of its 1 weights"
 
 
 def dense(

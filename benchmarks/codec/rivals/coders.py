@@ -4,9 +4,11 @@ Levels of the two tensors are -15 to 15 and the step is 2^-5, so that float16 an
 hold the weights exactly, and every coder must give them back bit for bit.
 """
 
+import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import bitarray.util as bits
@@ -20,6 +22,7 @@ from compressor.artifact import decode, encode
 from compressor.benchmarks.codec.profiles import as_shared, as_tensors
 from compressor.benchmarks.codec.rivals import textbook
 from compressor.benchmarks.codec.rivals.nncodec import Levels, NNCodec, Settings
+from compressor.coding import native
 
 QP = -20
 STEP = np.float32(2.0**-5)  # of that qp
@@ -63,25 +66,44 @@ class Coder(ABC):
 class Ours(Coder):
     """A whole .dcz file, checksums and all. From `Shared` (indices and codebook) to bytes."""
 
-    def __init__(self, profile: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, profile: str, settings: dict[str, Any], backend: str = "", threads: int = 1
+    ) -> None:
         self.name = f"ours, {profile}"
+        if backend:
+            self.name += f", {backend}"
+        if threads > 1:
+            self.name += f", {threads} threads"
         self.settings = settings
+        self.backend, self.threads = backend, threads
 
     def load(self, network: Mapping[str, Levels]) -> None:
         self.tensors = as_tensors(network)
         self.weights = sum(tensor.levels.size for tensor in network.values())
 
     def encode(self) -> float:
-        start = time.perf_counter()
-        self.blob = encode(self.tensors, **self.settings)
-        seconds = time.perf_counter() - start
+        with self.chosen():
+            start = time.perf_counter()
+            self.blob = encode(self.tensors, **self.settings)
+            seconds = time.perf_counter() - start
         self.bytes = len(self.blob)
         return seconds
 
     def decode(self) -> float:
-        start = time.perf_counter()
-        self.found = decode(self.blob).tensors()
-        return time.perf_counter() - start
+        with self.chosen():
+            start = time.perf_counter()
+            self.found = decode(self.blob, threads=self.threads).tensors()
+            return time.perf_counter() - start
+
+    @contextmanager
+    def chosen(self) -> Iterator[None]:
+        """Let the backend do the work."""
+        before = os.environ.get(native.VARIABLE, "")
+        os.environ[native.VARIABLE] = self.backend
+        try:
+            yield
+        finally:
+            os.environ[native.VARIABLE] = before
 
     def decoded(self) -> dict[str, Floats]:
         return self.found

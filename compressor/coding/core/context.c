@@ -20,7 +20,8 @@ enum {
     CHANNELS = 1 << 12,
     ROWS = 1 << 10,
     COLUMNS = 1 << 12,
-    DOUBTS = 3584
+    DOUBTS = 3584,
+    SMALL = 1 << 14 /* counts, with what is added to them, are below this */
 };
 
 static const uint16_t LOGS[256] = {
@@ -65,9 +66,13 @@ static const uint32_t POWERS[256] = {
     125515, 125855, 126197, 126539, 126882, 127226, 127571, 127917, 128263, 128611, 128960, 129310,
     129660, 130012, 130364, 130718};
 
-typedef struct {
-    uint16_t zeros, ones;
-} slot;
+/* The zeros seen, and above them, from bit 16 on, the ones. One number, since what was written in
+ * part is slow to read as a whole. */
+typedef uint32_t slot;
+
+static inline uint32_t zeros_of(slot s) { return s & 0xFFFF; }
+
+static inline uint32_t ones_of(slot s) { return s >> 16; }
 
 /* Statistics and mixer of one kind of flag. Input i has the slots base[i] + context * nodes + node:
  * flags of one weight lie side by side. */
@@ -76,22 +81,33 @@ typedef struct {
     slot *own;
     int32_t (*weights)[INPUTS + 1][BUCKETS];
     uint32_t base[INPUTS];
-    uint32_t inputs, nodes;
+    uint32_t nodes;
 } mixer;
 
-/* A flag of one lane that waits for the end of the stage. */
+/* A flag of one lane that waits for the end of the stage: the slots, weights and odds of its inputs,
+ * and its own after them. Without inputs it is even, and nothing is learnt of it. */
 typedef struct {
-    uint32_t at[INPUTS];
+    slot *slots[INPUTS + 1];
+    int32_t *weights[INPUTS + 1];
     int32_t odds[INPUTS + 1];
-    uint8_t bucket[INPUTS + 1];
-    uint32_t set, node, chance, bit;
+    uint32_t inputs, chance, bit, lane, over;
 } flag;
 
+/* The neighbours of a weight that are known before it: 0 outside of the matrix, and for those in the
+ * kernel outside of the plane. */
 typedef struct {
-    uint64_t row, column;
+    int32_t left, left2, up, up2, channel, channel2;
+    int32_t west, west2, north, north2, northwest, northeast;
+} neighbours;
+
+/* A row of the band: where its next weight is, and what is known of that. */
+typedef struct {
+    uint64_t row, column, channel, place, x, y;
+    neighbours near;
     int32_t level, magnitude;
-    uint32_t local, scale, near, pattern, exact;
+    uint32_t local, scale, around, pattern, exact;
     uint32_t depth, bits, value, most;
+    slot *slots[INPUTS]; /* of the magnitude's first node */
 } lane;
 
 enum {
@@ -110,7 +126,10 @@ typedef struct {
     uint64_t sum, count;
     flag flags[LANES];
     lane lanes[LANES];
+    uint32_t kept[LANES];
     uint16_t chances[DOUBTS];
+    uint16_t logs[SMALL];
+    uint8_t buckets[SMALL / UNIT];
     mixer mixers[3];
 } state;
 
@@ -122,41 +141,10 @@ typedef struct {
     int decoding, full;
 } coder;
 
-static void init_mixer(mixer *m, slot *slots, slot *own, int32_t (*weights)[INPUTS + 1][BUCKETS],
-                       uint32_t sets, uint32_t nodes, const uint32_t *width, uint32_t inputs) {
-    uint32_t base = 0;
-    m->slots = slots;
-    m->own = own;
-    m->weights = weights;
-    m->inputs = inputs;
-    m->nodes = nodes;
-    for (uint32_t i = 0; i < inputs; i++) {
-        m->base[i] = base;
-        base += nodes * width[i];
-    }
-    for (uint32_t s = 0; s < sets; s++) {
-        for (uint32_t i = 0; i < inputs; i++)
-            for (uint32_t b = 0; b < BUCKETS; b++) weights[s][i][b] = b < 2 ? LIGHT : HEAVY;
-        weights[s][inputs][0] = OWN;
-    }
-}
-
-static void init_state(state *s) {
-    static const uint32_t zero[] = {128, 43 * 32, COLUMNS, ROWS, 81, 512};
-    static const uint32_t sign[] = {81, ROWS, COLUMNS, 81, 27 * 64};
-    memset(s, 0, sizeof *s);
-    init_mixer(&s->mixers[0], s->zero, s->own, s->weights, KINDS, 1, zero, 6);
-    init_mixer(&s->mixers[1], s->sign, s->own + 1, s->weights + KINDS, 1, 1, sign, 5);
-    init_mixer(&s->mixers[2], s->size, s->own + 2, s->weights + KINDS + 1, NODES, NODES, zero, 6);
-    for (uint32_t x = 0; x < DOUBTS; x++) {
-        uint64_t odds = (uint64_t)POWERS[x & 255] << (x >> 8);
-        s->chances[x] = (uint16_t)(((uint64_t)1 << 32) / (65536 + odds));
-    }
-}
-
-/* floor(x / 2^bits), which >> of a negative number need not be. */
+/* floor(x / 2^bits) for |x| up to 2^62, which >> of a negative number need not be. */
 static int64_t floor_shift(int64_t x, uint32_t bits) {
-    return x >= 0 ? x >> bits : ~(~x >> bits);
+    const uint64_t shift = (uint64_t)1 << 62;
+    return (int64_t)(((uint64_t)x + shift) >> bits) - (int64_t)(shift >> bits);
 }
 
 /* Number of bits of x; of 0 none. */
@@ -177,15 +165,70 @@ static int32_t log_of(uint32_t x) {
 }
 
 static int32_t log_mean(uint64_t sum, uint64_t count) {
-    uint64_t x = 1 + sum / (count + 1);
+    /* Numbers of 32 bits, which nearly all are, divide faster. */
+    const uint64_t x = 1 + ((sum | count) >> 31 ? sum / (count + 1)
+                                                : (uint32_t)sum / ((uint32_t)count + 1));
     return log_of(x > 65535 ? 65535 : (uint32_t)x);
 }
 
 /* How many of the edges 1, 2, 4, 8, 20, 60, 250 the number of flags seen has reached. */
-static uint8_t bucket_of(uint32_t total) {
-    uint32_t seen = total / UNIT;
+static uint8_t bucket_of(uint32_t seen) {
     if (seen < 8) return (uint8_t)length_of(seen);
     return (uint8_t)(4 + (seen >= 20) + (seen >= 60) + (seen >= 250));
+}
+
+static void init_mixer(mixer *m, slot *slots, slot *own, int32_t (*weights)[INPUTS + 1][BUCKETS],
+                       uint32_t sets, uint32_t nodes, const uint32_t *width, uint32_t inputs) {
+    uint32_t size = 0;
+    m->slots = slots;
+    m->own = own;
+    m->weights = weights;
+    m->nodes = nodes;
+    for (uint32_t i = 0; i < inputs; i++) {
+        m->base[i] = size;
+        size += nodes * width[i];
+    }
+    memset(slots, 0, size * sizeof *slots);
+    memset(own, 0, nodes * sizeof *own);
+    for (uint32_t s = 0; s < sets; s++) {
+        for (uint32_t i = 0; i < inputs; i++)
+            for (uint32_t b = 0; b < BUCKETS; b++) weights[s][i][b] = b < 2 ? LIGHT : HEAVY;
+        weights[s][inputs][0] = OWN;
+    }
+}
+
+static void init_tables(state *s) {
+    for (uint32_t x = 0; x < DOUBTS; x++) {
+        uint64_t odds = (uint64_t)POWERS[x & 255] << (x >> 8);
+        s->chances[x] = (uint16_t)(((uint64_t)1 << 32) / (65536 + odds));
+    }
+    s->logs[0] = 0;
+    for (uint32_t x = 1; x < 512; x++) s->logs[x] = (uint16_t)log_of(x);
+    for (uint32_t x = 512; x < SMALL;) {
+        const uint16_t log = (uint16_t)log_of(x); /* of as many numbers as there are 256ths in x */
+        for (uint32_t end = x + (1u << (length_of(x) - 9)); x < end; x++) s->logs[x] = log;
+    }
+    for (uint32_t seen = 0; seen < SMALL / UNIT; seen++) s->buckets[seen] = bucket_of(seen);
+}
+
+/* Start with nothing learnt. Only slots that the shape can reach are there, so that small matrices
+ * need little memory. */
+static void init_state(state *s, const dcz_context_shape *shape) {
+    const uint32_t columns = (uint32_t)(shape->columns < COLUMNS ? shape->columns : COLUMNS);
+    const uint32_t rows = (uint32_t)(shape->rows < ROWS ? shape->rows : ROWS);
+    const uint32_t largest = shape->positive > shape->negative ? shape->positive : shape->negative;
+    const uint32_t zero[] = {128, 43 * 32, columns, rows, 81, 512};
+    const uint32_t sign[] = {81, rows, columns, 81, 27 * 64};
+    init_mixer(&s->mixers[0], s->zero, s->own, s->weights, KINDS, 1, zero, 6);
+    init_mixer(&s->mixers[1], s->sign, s->own + 1, s->weights + KINDS, 1, 1, sign, 5);
+    const uint32_t nodes = 4 * length_of(largest);
+    init_mixer(&s->mixers[2], s->size, s->own + 2, s->weights + KINDS + 1, nodes, nodes, zero, 6);
+    memset(s->channel_sum, 0, columns * sizeof *s->channel_sum);
+    memset(s->channel_count, 0, columns * sizeof *s->channel_count);
+    memset(s->place_sum, 0, columns * sizeof *s->place_sum);
+    memset(s->place_count, 0, columns * sizeof *s->place_count);
+    s->sum = s->count = 0;
+    init_tables(s);
 }
 
 /* Code one flag of a lane; in decoding the bit is read. */
@@ -193,10 +236,10 @@ static uint32_t code_bit(coder *c, uint32_t chance, uint32_t bit) {
     uint32_t range = c->high - c->low;
     uint32_t middle = c->low + (uint32_t)(((uint64_t)range * chance) >> 16);
     if (c->decoding) bit = c->code <= middle;
-    if (bit)
-        c->high = middle;
-    else
-        c->low = middle + 1;
+    /* Without a branch, which would go wrong as often as the flag is news. */
+    const uint32_t set = 0 - bit;
+    c->high = (middle & set) | (c->high & ~set);
+    c->low = (c->low & set) | ((middle + 1) & ~set);
     while (!((c->low ^ c->high) >> 24)) {
         if (c->decoding) {
             uint32_t next = c->position + 4 < c->size ? c->in[c->position + 4] : 0;
@@ -213,72 +256,89 @@ static uint32_t code_bit(coder *c, uint32_t chance, uint32_t bit) {
     return bit;
 }
 
-static uint32_t mix(const state *s, const mixer *m, flag *f) {
-    const slot *own = &m->own[f->node];
-    uint32_t ones = own->ones + UNIT / 2u, zeros = own->zeros + UNIT / 2u;
-    uint32_t one = PRIOR * ones / (ones + zeros), zero;
+/* The slots of a context's first node, for each input. */
+static inline void find_slots(const mixer *m, const uint32_t *contexts, slot **at,
+                              const uint32_t inputs) {
+    for (uint32_t i = 0; i < inputs; i++)
+        at[i] = m->slots + (m->base[i] + contexts[i] * m->nodes);
+}
+
+/* Predict a flag: mix the odds of its slots, which are node slots behind those of at. */
+static inline void predict(const state *s, const mixer *m, flag *f, uint32_t set, uint32_t node,
+                           slot *const *at, const uint32_t inputs) {
+    int32_t(*weights)[BUCKETS] = m->weights[set];
+    slot *own = &m->own[node];
+    const uint32_t ones = ones_of(*own) + UNIT / 2u, zeros = zeros_of(*own) + UNIT / 2u;
+    uint32_t one = PRIOR * ones / (ones + zeros);
     int64_t dot;
-    if (one < 1) one = 1;
-    if (one > PRIOR - 1) one = PRIOR - 1;
-    zero = PRIOR - one;
-    f->odds[m->inputs] = log_of(ones) - log_of(zeros);
-    f->bucket[m->inputs] = 0;
-    dot = (int64_t)m->weights[f->set][m->inputs][0] * f->odds[m->inputs];
-    for (uint32_t i = 0; i < m->inputs; i++) {
-        const slot *seen = &m->slots[f->at[i]];
-        f->odds[i] = log_of(seen->ones + one) - log_of(seen->zeros + zero);
-        f->bucket[i] = bucket_of((uint32_t)seen->ones + seen->zeros);
-        dot += (int64_t)m->weights[f->set][i][f->bucket[i]] * f->odds[i];
+    one = one < 1 ? 1 : one > PRIOR - 1 ? PRIOR - 1 : one;
+    const uint32_t zero = PRIOR - one;
+    f->inputs = inputs;
+    f->slots[inputs] = own;
+    f->weights[inputs] = &weights[inputs][0];
+    f->odds[inputs] = (int32_t)s->logs[ones] - s->logs[zeros];
+    dot = (int64_t)weights[inputs][0] * f->odds[inputs];
+    for (uint32_t i = 0; i < inputs; i++) {
+        slot *found = at[i] + node;
+        const slot seen = *found;
+        const uint32_t bucket = s->buckets[(ones_of(seen) + zeros_of(seen)) / UNIT];
+        f->slots[i] = found;
+        f->weights[i] = &weights[i][bucket];
+        f->odds[i] = (int32_t)s->logs[ones_of(seen) + one] - s->logs[zeros_of(seen) + zero];
+        dot += (int64_t)weights[i][bucket] * f->odds[i];
     }
     dot = floor_shift(dot, 16);
-    if (dot >= 0) return 65536u - s->chances[dot > LIMIT ? LIMIT : dot];
-    return s->chances[-dot > LIMIT ? LIMIT : -dot];
-}
-
-static void place_flag(const mixer *m, flag *f, uint32_t set, uint32_t node,
-                       const uint32_t *contexts) {
-    f->set = set;
-    f->node = node;
-    for (uint32_t i = 0; i < m->inputs; i++)
-        f->at[i] = m->base[i] + contexts[i] * m->nodes + node;
-}
-
-static void count(slot *s, uint32_t bit) {
-    if (bit)
-        s->ones = (uint16_t)(s->ones + UNIT);
-    else
-        s->zeros = (uint16_t)(s->zeros + UNIT);
+    const uint32_t far = s->chances[dot > LIMIT || dot < -LIMIT ? LIMIT : dot < 0 ? -dot : dot];
+    f->chance = dot >= 0 ? 65536u - far : far;
 }
 
 static void halve(slot *s) {
-    while ((uint32_t)s->ones + s->zeros > FULL) {
-        s->ones = (uint16_t)(s->ones - (s->ones >> 1));
-        s->zeros = (uint16_t)(s->zeros - (s->zeros >> 1));
+    uint32_t zeros = zeros_of(*s), ones = ones_of(*s);
+    while (zeros + ones > FULL) {
+        zeros -= zeros >> 1;
+        ones -= ones >> 1;
+    }
+    *s = zeros | ones << 16;
+}
+
+static inline uint32_t learn_flag(const flag *f, uint32_t rate, const uint32_t inputs) {
+    const int64_t error = (((int64_t)f->bit << 16) - f->chance) * rate;
+    const slot unit = f->bit ? (slot)UNIT << 16 : UNIT;
+    uint32_t over = 0;
+    for (uint32_t i = 0; i <= inputs; i++) {
+        const slot seen = *f->slots[i] + unit;
+        const int32_t weight = *f->weights[i] + (int32_t)floor_shift(error * f->odds[i], 20);
+        *f->weights[i] = weight;
+        *f->slots[i] = seen;
+        over |= (uint32_t)(weight + HEAVIEST) > 2 * HEAVIEST;
+        over |= ones_of(seen) + zeros_of(seen) > FULL;
+    }
+    return over;
+}
+
+static void bound(const flag *f) {
+    for (uint32_t i = 0; i <= f->inputs; i++) {
+        int32_t *w = f->weights[i];
+        if (*w > HEAVIEST) *w = HEAVIEST;
+        if (*w < -HEAVIEST) *w = -HEAVIEST;
+        halve(f->slots[i]);
     }
 }
 
-/* Learn from all flags of a stage at once: sums first, then bounds. */
-static void learn(mixer *m, const flag *flags, uint32_t flag_count, uint32_t rate) {
-    for (uint32_t k = 0; k < flag_count; k++) {
-        const flag *f = &flags[k];
-        int64_t error = ((int64_t)f->bit << 16) - f->chance;
-        for (uint32_t i = 0; i <= m->inputs; i++) {
-            int64_t step = floor_shift(error * f->odds[i] * rate, 20);
-            m->weights[f->set][i][f->bucket[i]] += (int32_t)step;
-        }
-        count(&m->own[f->node], f->bit);
-        for (uint32_t i = 0; i < m->inputs; i++) count(&m->slots[f->at[i]], f->bit);
+/* Learn from all flags of a stage at once: sums first, then bounds. Whatever ends out of bounds is
+ * so for the last flag that changed it, so the flags that did not see it need not look again. */
+static void learn(flag *flags, uint32_t count, uint32_t rate) {
+    uint32_t over = 0;
+    for (uint32_t k = 0; k < count; k++) {
+        flag *f = &flags[k];
+        if (f->inputs == 6)
+            f->over = learn_flag(f, rate, 6);
+        else
+            f->over = f->inputs ? learn_flag(f, rate, f->inputs) : 0;
+        over |= f->over;
     }
-    for (uint32_t k = 0; k < flag_count; k++) {
-        const flag *f = &flags[k];
-        for (uint32_t i = 0; i <= m->inputs; i++) {
-            int32_t *w = &m->weights[f->set][i][f->bucket[i]];
-            if (*w > HEAVIEST) *w = HEAVIEST;
-            if (*w < -HEAVIEST) *w = -HEAVIEST;
-        }
-        halve(&m->own[f->node]);
-        for (uint32_t i = 0; i < m->inputs; i++) halve(&m->slots[f->at[i]]);
-    }
+    for (uint32_t k = 0; over && k < count; k++)
+        if (flags[k].over) bound(&flags[k]);
 }
 
 typedef struct {
@@ -294,17 +354,10 @@ static uint32_t at_most(uint32_t x, uint32_t most) { return x < most ? x : most;
 
 static uint32_t sign_of(int32_t level) { return level > 0 ? 2 : level < 0 ? 1 : 0; }
 
-/* The neighbours of a weight that are known before it: 0 outside of the matrix, and for those in the
- * kernel outside of the plane. */
-typedef struct {
-    int32_t left, left2, up, up2, channel, channel2;
-    int32_t west, west2, north, north2, northwest, northeast;
-} neighbours;
-
 static neighbours look(const job *j, const lane *l) {
     const uint64_t columns = j->shape->columns, wide = j->shape->plane_width;
     const uint64_t plane = wide * j->shape->plane_height, c = l->column;
-    const uint64_t x = c % wide, y = c % plane / wide;
+    const uint64_t x = l->x, y = l->y;
     const int32_t *at = j->levels + l->row * columns + c;
     neighbours n;
     n.left = c > 0 ? at[-1] : 0;
@@ -322,16 +375,15 @@ static neighbours look(const job *j, const lane *l) {
     return n;
 }
 
-/* What the contexts of the zero flag and of the magnitude are made of. */
-static void survey(const job *j, lane *l, const neighbours *n) {
-    const state *s = j->s;
-    const uint64_t plane = j->shape->plane_height * j->shape->plane_width;
-    const uint64_t channel = l->column / plane % CHANNELS, place = l->column % plane % CHANNELS;
-    const uint64_t mean = 256 * s->sum / (s->count + 1);
+/* What the contexts of the zero flag and of the magnitude are made of; mean is 256 times that of all
+ * magnitudes so far, and level its logarithm. */
+static void survey(const state *s, lane *l, uint64_t mean, int32_t level) {
+    const neighbours *n = &l->near;
+    const uint64_t channel = l->channel % CHANNELS, place = l->place % CHANNELS;
     const int32_t scale = log_mean(256 * s->row_sum[l->row % LANES] + mean, l->column) +
                           log_mean(256 * s->channel_sum[channel] + mean, s->channel_count[channel]) +
                           log_mean(256 * s->place_sum[place] + mean, s->place_count[place]) -
-                          2 * log_mean(mean, 0);
+                          2 * level;
     uint64_t around = 3 * (uint64_t)size_of(n->up) + size_of(n->up2);
     around += 2 * ((uint64_t)size_of(n->left) + size_of(n->channel) + size_of(n->north));
     around += (uint64_t)size_of(n->left2) + size_of(n->channel2) + size_of(n->northwest);
@@ -339,8 +391,8 @@ static void survey(const job *j, lane *l, const neighbours *n) {
     l->scale = scale < 0 ? 0 : at_most((uint32_t)scale * 6 / 256, 127);
     l->local = around < 12 ? (uint32_t)around
                            : at_most(12 + (uint32_t)(log_mean(around - 1, 0) - log_of(12)) * 6 / 256, 63);
-    l->near = at_most(size_of(n->left), 2) + 3 * at_most(size_of(n->up), 2) +
-              9 * at_most(size_of(n->channel), 2) + 27 * at_most(size_of(n->north), 2);
+    l->around = at_most(size_of(n->left), 2) + 3 * at_most(size_of(n->up), 2) +
+                9 * at_most(size_of(n->channel), 2) + 27 * at_most(size_of(n->north), 2);
     l->pattern = (uint32_t)((n->west != 0) | (n->north != 0) << 1 | (n->northwest != 0) << 2 |
                             (n->northeast != 0) << 3 | (n->west2 != 0) << 4 | (n->north2 != 0) << 5 |
                             (n->up != 0) << 6 | (n->up2 != 0) << 7 | (n->channel != 0) << 8);
@@ -348,127 +400,172 @@ static void survey(const job *j, lane *l, const neighbours *n) {
                64 * at_most(size_of(n->north), 7);
 }
 
-static void code_zero(job *j, lane *l, flag *f) {
-    const neighbours n = look(j, l);
-    mixer *m = &j->s->mixers[0];
-    survey(j, l, &n);
+static void predict_zero(const state *s, const lane *l, flag *f) {
     const uint32_t contexts[INPUTS] = {l->scale,
                                        l->scale / 3 * 32 + l->local / 2,
                                        (uint32_t)(l->column % COLUMNS),
                                        (uint32_t)(l->row % ROWS),
-                                       l->near,
+                                       l->around,
                                        l->pattern};
-    place_flag(m, f, l->local > 20 ? 3 : l->local > 6 ? 2 : l->local > 0 ? 1 : 0, 0, contexts);
-    f->chance = mix(j->s, m, f);
-    f->bit = code_bit(&j->c, f->chance, l->level != 0);
+    const uint32_t set = l->local > 20 ? 3 : l->local > 6 ? 2 : l->local > 0 ? 1 : 0;
+    slot *at[INPUTS];
+    find_slots(&s->mixers[0], contexts, at, 6);
+    predict(s, &s->mixers[0], f, set, 0, at, 6);
 }
 
-static void code_sign(job *j, const lane *l, flag *f) {
-    const neighbours n = look(j, l);
-    const uint64_t plane = j->shape->plane_height * j->shape->plane_width;
-    mixer *m = &j->s->mixers[1];
+static void predict_sign(const state *s, const lane *l, flag *f) {
+    const neighbours *n = &l->near;
     const uint32_t contexts[INPUTS] = {
-        sign_of(n.west) + 3 * sign_of(n.north) + 9 * sign_of(n.northwest) + 27 * sign_of(n.northeast),
+        sign_of(n->west) + 3 * sign_of(n->north) + 9 * sign_of(n->northwest) +
+            27 * sign_of(n->northeast),
         (uint32_t)(l->row % ROWS),
         (uint32_t)(l->column % COLUMNS),
-        sign_of(n.left) + 3 * sign_of(n.left2) + 9 * sign_of(n.up) + 27 * sign_of(n.up2),
-        sign_of(n.channel) + 3 * sign_of(n.channel2) + 9 * sign_of(n.north) +
-            27 * (uint32_t)(l->column % plane % 64)};
-    place_flag(m, f, 0, 0, contexts);
-    f->chance = mix(j->s, m, f);
-    f->bit = code_bit(&j->c, f->chance, l->level < 0);
+        sign_of(n->left) + 3 * sign_of(n->left2) + 9 * sign_of(n->up) + 27 * sign_of(n->up2),
+        sign_of(n->channel) + 3 * sign_of(n->channel2) + 9 * sign_of(n->north) +
+            27 * (uint32_t)(l->place % 64)};
+    slot *at[INPUTS];
+    find_slots(&s->mixers[1], contexts, at, 5);
+    predict(s, &s->mixers[1], f, 0, 0, at, 5);
 }
 
-/* Code one flag of a magnitude m: first how many bits it has after its first, one by one, then those
- * bits, of which two are modelled. A lane is done at depth 64. */
-enum { DONE = 64, UNARY = 32 };
+/* The flags of a magnitude m: first how many bits it has after its first, one by one, then those
+ * bits, of which two are modelled. Depth counts the bits that are left. */
+enum { UNARY = 32 };
 
-static int code_size(job *j, lane *l, flag *f) {
-    mixer *m = &j->s->mixers[2];
-    uint32_t node, bit;
-    if (l->depth >= UNARY) {
-        node = 4 * l->bits;
-        bit = (uint32_t)l->magnitude >> (l->bits + 1) != 0;
-    } else {
-        uint32_t read = length_of(l->value) - 1;
-        bit = (uint32_t)l->magnitude >> (l->depth - 1) & 1;
-        if (read >= 2) {
-            l->value = 2 * l->value + code_bit(&j->c, 32768, bit);
-            l->depth--;
-            return 0;
-        }
-        node = 4 * l->bits + l->value;
+static void predict_size(const state *s, const lane *l, flag *f) {
+    const uint32_t node = 4 * l->bits + (l->depth >= UNARY ? 0 : l->value);
+    if (l->depth < UNARY && l->value >= 4) {
+        f->inputs = 0;
+        f->chance = 32768;
+        return;
     }
+    predict(s, &s->mixers[2], f, node, node, l->slots, 6);
+}
+
+/* All flags of a magnitude have the same contexts. */
+static void start_size(const state *s, lane *l, uint32_t most) {
     const uint32_t contexts[INPUTS] = {l->scale,
                                        l->scale / 3 * 32 + l->local / 2,
                                        (uint32_t)(l->column % COLUMNS),
                                        (uint32_t)(l->row % ROWS),
-                                       l->near,
+                                       l->around,
                                        l->exact};
-    place_flag(m, f, node, node, contexts);
-    f->chance = mix(j->s, m, f);
-    f->bit = code_bit(&j->c, f->chance, bit);
-    if (l->depth < UNARY) {
-        l->value = 2 * l->value + f->bit;
-        l->depth--;
-    } else if (f->bit) {
-        l->bits++;
-    }
-    if (l->depth >= UNARY && (!f->bit || l->bits == l->most)) l->depth = l->bits;
-    return 1;
+    find_slots(&s->mixers[2], contexts, l->slots, 6);
+    l->most = most;
+    l->bits = 0;
+    l->value = 1;
+    l->depth = most ? UNARY : 0;
 }
 
-static void code_sizes(job *j, uint32_t lanes) {
+/* Whether the flag that comes next is set, in encoding. */
+static uint32_t wanted(const lane *l) {
+    if (l->depth >= UNARY) return (uint32_t)l->magnitude >> (l->bits + 1) != 0;
+    return (uint32_t)l->magnitude >> (l->depth - 1) & 1;
+}
+
+static void take_size(lane *l, uint32_t bit) {
+    if (l->depth < UNARY) {
+        l->value = 2 * l->value + bit;
+        l->depth--;
+        return;
+    }
+    l->bits += bit;
+    if (!bit || l->bits == l->most) l->depth = l->bits;
+}
+
+/* Each stage predicts all of its flags, then codes them, then learns: three loops, so that a flag
+ * that comes unexpected does not hold up the others' predictions. */
+static void code_sizes(job *j, lane *lanes, uint32_t count) {
     state *s = j->s;
     const uint32_t top[2] = {length_of(j->shape->positive) - 1, length_of(j->shape->negative) - 1};
-    for (uint32_t k = 0; k < lanes; k++) {
-        lane *l = &s->lanes[k];
-        l->most = top[l->level < 0];
-        l->bits = 0;
-        l->value = 1;
-        l->depth = !l->level ? DONE : l->most ? UNARY : 0;
+    uint32_t left = 0; /* lanes that have a flag left, in their order */
+    for (uint32_t k = 0; k < count; k++) {
+        lane *l = &lanes[s->kept[k]];
+        start_size(s, l, top[l->level < 0]);
+        s->flags[left].lane = s->kept[k];
+        left += l->depth > 0;
     }
-    for (int busy = 1; busy;) {
-        uint32_t flags = 0;
-        busy = 0;
-        for (uint32_t k = 0; k < lanes; k++) {
-            lane *l = &s->lanes[k];
-            if (!l->depth || l->depth == DONE) continue;
-            busy = 1;
-            flags += (uint32_t)code_size(j, l, &s->flags[flags]);
+    while (left) {
+        const uint32_t flags = left;
+        for (uint32_t k = 0; k < flags; k++)
+            predict_size(s, &lanes[s->flags[k].lane], &s->flags[k]);
+        for (uint32_t k = 0; k < flags; k++) {
+            flag *f = &s->flags[k];
+            lane *l = &lanes[f->lane];
+            f->bit = code_bit(&j->c, f->chance, j->c.decoding ? 0 : wanted(l));
+            take_size(l, f->bit);
         }
-        learn(&s->mixers[2], s->flags, flags, j->shape->rate);
+        learn(s->flags, flags, j->shape->rate);
+        left = 0;
+        for (uint32_t k = 0; k < flags; k++) {
+            const uint32_t next = s->flags[k].lane;
+            s->flags[left].lane = next;
+            left += lanes[next].depth > 0;
+        }
     }
 }
 
-static int code_diagonal(job *j, uint32_t lanes) {
+static void code_signs(job *j, lane *lanes, uint32_t count) {
     state *s = j->s;
     const dcz_context_shape *shape = j->shape;
-    const uint64_t plane = shape->plane_height * shape->plane_width;
-    uint32_t flags = 0;
-    for (uint32_t k = 0; k < lanes; k++) {
-        lane *l = &s->lanes[k];
-        l->level = j->c.decoding ? 0 : j->levels[l->row * shape->columns + l->column];
+    if (!shape->positive || !shape->negative) {
+        for (uint32_t k = 0; k < count; k++) lanes[s->kept[k]].level = shape->positive ? 1 : -1;
+        return;
+    }
+    for (uint32_t k = 0; k < count; k++) predict_sign(s, &lanes[s->kept[k]], &s->flags[k]);
+    for (uint32_t k = 0; k < count; k++) {
+        flag *f = &s->flags[k];
+        lane *l = &lanes[s->kept[k]];
+        f->bit = code_bit(&j->c, f->chance, l->level < 0);
+        l->level = 1 - 2 * (int32_t)f->bit;
+    }
+    learn(s->flags, count, shape->rate);
+}
+
+/* Return how many lanes are not zero; s->kept lists them. */
+static uint32_t code_zeros(job *j, lane *lanes, uint32_t count) {
+    state *s = j->s;
+    uint32_t kept = 0;
+    const uint64_t mean = 256 * s->sum / (s->count + 1);
+    const int32_t level = log_mean(mean, 0);
+    for (uint32_t k = 0; k < count; k++) {
+        lane *l = &lanes[k];
+        l->level = j->c.decoding ? 0 : j->levels[l->row * j->shape->columns + l->column];
         l->magnitude = (int32_t)size_of(l->level);
-        code_zero(j, l, &s->flags[k]);
-        if (j->c.decoding) l->level = (int32_t)s->flags[k].bit;
+        l->near = look(j, l);
+        survey(s, l, mean, level);
+        predict_zero(s, l, &s->flags[k]);
     }
-    learn(&s->mixers[0], s->flags, lanes, shape->rate);
-    for (uint32_t k = 0; k < lanes; k++) {
-        lane *l = &s->lanes[k];
-        if (!l->level) continue;
-        if (!shape->positive || !shape->negative) {
-            if (!shape->positive) l->level = -1;
-            continue;
-        }
-        code_sign(j, l, &s->flags[flags]);
-        l->level = s->flags[flags++].bit ? -1 : 1;
+    for (uint32_t k = 0; k < count; k++) {
+        flag *f = &s->flags[k];
+        f->bit = code_bit(&j->c, f->chance, lanes[k].level != 0);
+        if (j->c.decoding) lanes[k].level = (int32_t)f->bit;
+        s->kept[kept] = k;
+        kept += f->bit;
     }
-    learn(&s->mixers[1], s->flags, flags, shape->rate);
-    code_sizes(j, lanes);
-    for (uint32_t k = 0; k < lanes; k++) {
-        lane *l = &s->lanes[k];
-        const uint64_t channel = l->column / plane % CHANNELS, place = l->column % plane % CHANNELS;
+    learn(s->flags, count, j->shape->rate);
+    return kept;
+}
+
+static void step_on(const dcz_context_shape *shape, lane *l) {
+    l->column++;
+    l->place++;
+    if (++l->x < shape->plane_width) return;
+    l->x = 0;
+    if (++l->y < shape->plane_height) return;
+    l->y = l->place = 0;
+    l->channel++;
+}
+
+static int code_diagonal(job *j, lane *lanes, uint32_t count) {
+    state *s = j->s;
+    const dcz_context_shape *shape = j->shape;
+    const uint32_t kept = code_zeros(j, lanes, count);
+    code_signs(j, lanes, kept);
+    code_sizes(j, lanes, kept);
+    for (uint32_t k = 0; k < count; k++) {
+        lane *l = &lanes[k];
+        const uint64_t channel = l->channel % CHANNELS, place = l->place % CHANNELS;
         const uint32_t size = l->level ? l->value : 0;
         if (size > (l->level < 0 ? shape->negative : shape->positive)) return DCZ_RANGE;
         if (j->c.decoding)
@@ -481,6 +578,7 @@ static int code_diagonal(job *j, uint32_t lanes) {
         s->place_count[place]++;
         s->sum += size;
         s->count++;
+        step_on(shape, l);
     }
     return j->c.full ? DCZ_NO_ROOM : DCZ_OK;
 }
@@ -488,18 +586,16 @@ static int code_diagonal(job *j, uint32_t lanes) {
 static int code_all(job *j) {
     state *s = j->s;
     const uint64_t rows = j->shape->rows, columns = j->shape->columns;
-    init_state(s);
+    init_state(s, j->shape);
     for (uint64_t first = 0; first < rows; first += LANES) {
         const uint64_t band = rows - first < LANES ? rows - first : LANES;
         memset(s->row_sum, 0, sizeof s->row_sum);
+        memset(s->lanes, 0, sizeof s->lanes);
+        for (uint64_t r = 0; r < band; r++) s->lanes[r].row = first + r;
         for (uint64_t diagonal = 0; diagonal < band + columns - 1; diagonal++) {
-            uint32_t lanes = 0;
-            uint64_t r = diagonal < columns ? 0 : diagonal - columns + 1;
-            for (; r < band && r <= diagonal; r++) {
-                s->lanes[lanes].row = first + r;
-                s->lanes[lanes++].column = diagonal - r;
-            }
-            int status = code_diagonal(j, lanes);
+            const uint64_t from = diagonal < columns ? 0 : diagonal - columns + 1;
+            const uint64_t to = diagonal < band ? diagonal + 1 : band;
+            const int status = code_diagonal(j, s->lanes + from, (uint32_t)(to - from));
             if (status) return status;
         }
     }

@@ -16,7 +16,7 @@ typedef struct {
     uint64_t n;
     uint8_t *indices;
     uint32_t index_bytes;
-    uint64_t entries; /* indices there are; larger ones are refused */
+    uint64_t entries; /* indices there are: tables for more are refused */
     const float *table;
     float *floats;
     const uint32_t *crc_tables; /* of dcz_crc_tables */
@@ -49,11 +49,12 @@ int dcz_decode_rans_gaps(const uint32_t *frequencies, uint64_t alphabet, const u
                          uint64_t size, uint64_t kept, uint64_t fillers, uint32_t width,
                          dcz_target *target, void *workspace, size_t workspace_size);
 
-/* Indices of a DENSE_RANS payload: the table of a weight is row_class + column_class. */
+/* Indices of a DENSE_RANS payload, from weight first of a matrix on: the table of a weight is
+ * row_class + column_class. */
 int dcz_decode_dense(const uint32_t *frequencies, uint64_t tables, uint64_t alphabet,
-                     const uint8_t *stream, uint64_t size, const uint8_t *row_class,
-                     const uint8_t *column_class, uint64_t columns, dcz_target *target,
-                     void *workspace, size_t workspace_size);
+                     const uint8_t *stream, uint64_t size, const uint8_t *row_class, uint64_t rows,
+                     const uint8_t *column_class, uint64_t columns, uint64_t first,
+                     dcz_target *target, void *workspace, size_t workspace_size);
 
 /* Append codewords from bit *bits of out on, whose bits from there on are 0; *bits grows. */
 int dcz_encode_symbols(const uint32_t *codes, const uint8_t *lengths, uint64_t alphabet,
