@@ -12,6 +12,9 @@ import numpy as np
 from compressor.artifact import Mode, Shared, decode, encode
 from compressor.artifact.types import Profile
 
+SINGLE = 16
+"""How many of the files have one tensor: they come first."""
+
 
 def network(seed: int = 0) -> dict[str, Any]:
     """A few tensors of all kinds, of 30 to 1,200 weights."""
@@ -131,5 +134,7 @@ def artifacts() -> tuple[Sound, ...]:
             found.append(sound(encode({"w": tensor}, profile=profile)))
         if found[-1].modes != {mode}:
             raise ValueError(f"a tensor that should be {mode.name} is {found[-1].modes}")
+    if len(found) != SINGLE:
+        raise ValueError(f"there are {len(found)} files of one tensor, not {SINGLE}")
     found += [sound(whole(profile=profile)) for profile in ("best", "huffman")]
     return tuple(found)
