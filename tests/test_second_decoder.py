@@ -7,21 +7,25 @@ import ast
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.artifact import Profile, Shared, encode
+from compressor.artifact import Limits, Profile, Shared, decode, encode
 from compressor.artifact.types import PROFILES
+from compressor.errors import ArtifactError
 from tests.fuzz.artifacts import artifacts
+from tests.fuzz.mutants import SEALED, mutant
 from tests.golden import second
 from tests.golden.make import GOOD
 
 GOLDEN = Path(__file__).parent / "golden"
 BAD = sorted(path.name for path in (GOLDEN / "bad").glob("*.dcz"))
 LIMIT = 4 << 30  # what the package's own default is
+SMALL = 1 << 12
 
 
 def dense(tensor: Any) -> Any:
@@ -88,6 +92,38 @@ def test_random_networks_come_back(seed: int, profile: Profile) -> None:
     texts, graph = {"née": "é"}, rng.bytes(20)
     blob = encode(network, profile=profile, metadata=texts, graph=graph)
     assert assert_decodes(blob, network) == (texts, graph)
+
+
+def first(blob: bytes) -> Any:
+    """What the package makes of a file: all that it holds, or ``None`` where it refuses."""
+    try:
+        artifact = decode(blob, limits=Limits(SMALL, SMALL, 1 << 20, SMALL))
+        tensors = {name: artifact.tensor(name).tobytes() for name in artifact.names}
+        return tensors, artifact.metadata, artifact.graph
+    except ArtifactError:
+        return None
+
+
+def second_(blob: bytes) -> Any:
+    """The same, of the second decoder."""
+    try:
+        tensors, metadata, graph = second.decode(blob, SMALL)
+        return {name: tensor.data for name, tensor in tensors.items()}, metadata, graph
+    except second.Refused:
+        return None
+
+
+def test_of_damaged_files_both_decoders_make_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every checksum taken as true: it is the decoders that accept or refuse."""
+    blobs = [mutant(number).blob for number in range(0, 1500 * SEALED, SEALED)]
+    monkeypatch.setattr("zlib.crc32", lambda *_: mock.ANY)
+    monkeypatch.setattr("compressor.artifact.unpacking._check_crc", lambda *_: None)
+    taken = 0
+    for place, blob in enumerate(blobs):
+        found = first(blob)
+        assert found == second_(blob), f"mutant {place * SEALED}"
+        taken += found is not None
+    assert 150 < taken < 1350
 
 
 def test_it_shares_nothing_with_the_package() -> None:
