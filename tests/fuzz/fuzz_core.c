@@ -86,6 +86,21 @@ static int8_t *lengths(input *in, uint64_t symbols) {
     return found;
 }
 
+/* Scratch of exactly this size, as it was left: making it anew takes longer than most decoding. */
+static void *scratch(size_t size) {
+    static struct {
+        size_t size;
+        void *at;
+    } held[32];
+    int i = 0;
+    while (held[i].at && held[i].size != size) i++;
+    if (!held[i].at) {
+        held[i].size = size;
+        held[i].at = malloc(size);
+    }
+    return held[i].at;
+}
+
 static void gaps(input *in) {
     const uint32_t what = byte(in), width = byte(in) % 40;
     const uint64_t n = weights(in);
@@ -103,10 +118,8 @@ static void gaps(input *in) {
         codes[i].stream = streams[i] = part(in, size);
         codes[i].size = size;
     }
-    void *workspace = malloc(dcz_gaps_workspace());
-    dcz_decode_gaps(&codes[0], &codes[1], kept, fillers, width, &target, workspace,
-                    dcz_gaps_workspace());
-    free(workspace);
+    dcz_decode_gaps(&codes[0], &codes[1], kept, fillers, width, &target,
+                    scratch(dcz_gaps_workspace()), dcz_gaps_workspace());
     for (int i = 0; i < 2; i++) {
         free(streams[i]);
         free((void *)codes[i].lengths);
@@ -139,10 +152,8 @@ static void entries(input *in) {
     aim(&target, what, n, 1 + number(in) % 600);
     const size_t size = in->left, room = dcz_rans_workspace(2);
     uint8_t *stream = part(in, size);
-    void *workspace = malloc(room);
-    dcz_decode_rans_gaps(counts, alphabet, stream, size, kept, fillers, width, &target, workspace,
-                         room);
-    free(workspace);
+    dcz_decode_rans_gaps(counts, alphabet, stream, size, kept, fillers, width, &target,
+                         scratch(room), room);
     free(stream);
     free(counts);
     drop(&target);
@@ -188,12 +199,10 @@ static void dense(input *in) {
     for (uint64_t c = 0; c < columns; c++) column[c] = (uint8_t)(byte(in) % 16);
     const size_t size = in->left, room = dcz_rans_workspace(tables);
     uint8_t *stream = part(in, size);
-    void *workspace = malloc(room);
     if (!dcz_decode_dense(counts, tables, alphabet, stream, size, row, column, columns, &target,
-                          workspace, room) &&
+                          scratch(room), room) &&
         target.indices)
         write_again(&target, counts, tables, alphabet, row, column, columns, stream, size);
-    free(workspace);
     free(stream);
     free(row);
     free(column);
@@ -214,7 +223,7 @@ static void context(input *in) {
     const size_t size = in->left;
     uint8_t *stream = part(in, size);
     int32_t *levels = malloc(shape.rows * shape.columns * sizeof *levels);
-    void *workspace = malloc(dcz_context_workspace());
+    void *workspace = scratch(dcz_context_workspace());
     if (!dcz_context_decode(&shape, stream, size, levels, workspace, dcz_context_workspace())) {
         /* What decodes was written by an encoder: it comes out again. */
         uint8_t *again = malloc(size + 1);
@@ -228,7 +237,6 @@ static void context(input *in) {
             abort();
         free(again);
     }
-    free(workspace);
     free(levels);
     free(stream);
 }
