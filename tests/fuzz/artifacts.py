@@ -101,7 +101,7 @@ def preferring(mode: Mode) -> Iterator[None]:
     """Let the encoder take ``mode`` for each tensor that it can write so, whatever it costs."""
     with mock.patch(
         "compressor.artifact.packing.payload_cost",
-        lambda other, size: size - ((other is mode) << 40),
+        lambda other, size: size + (-1 if other is mode else 1) * (1 << 40),
     ):
         yield
 
