@@ -5,7 +5,9 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help demo test test-all check format clean
+SECONDS ?= 60
+
+.PHONY: help demo test test-all check format fuzz clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +16,7 @@ help:
 	@echo "make test-all  all tests"
 	@echo "make check     formatting, lint and types"
 	@echo "make format    format the code and sort its imports"
+	@echo "make fuzz      fuzz the C core under sanitizers: SECONDS=3600 for an hour; needs clang"
 	@echo "make clean     remove caches, builds and the demo's files; .venv stays"
 
 demo: .venv/installed
@@ -37,6 +40,9 @@ check: .venv/installed
 format: .venv/installed
 	$(VENV_PYTHON) -m ruff check --select I --fix .
 	$(VENV_PYTHON) -m ruff format .
+
+fuzz: .venv/installed
+	$(VENV_PYTHON) -m tests.fuzz.core --seconds $(SECONDS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ know that a network is compressed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,9 +31,7 @@ class Layer:
     @property
     def weight(self) -> Tensor:
         """The weight that the network computes with, detached."""
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        return weight.detach()
+        return cast(Tensor, self.module.weight).detach()
 
 
 _CONVOLUTIONS = (
@@ -105,9 +104,7 @@ class Shared(nn.Module):
 
     def forward(self, codebook: Tensor) -> Tensor:
         table = torch.cat([codebook.new_zeros(1), codebook])  # (k + 1,)
-        weight = _Lookup.apply(table, self.indices)
-        assert isinstance(weight, Tensor)
-        return weight
+        return cast(Tensor, _Lookup.apply(table, self.indices))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return self._start.to(weight, copy=True)  # training must not write to the caller's tensor
@@ -138,8 +135,8 @@ def shared_of(layer: Layer) -> tuple[NDArray[np.int32], NDArray[np.float32]] | N
     step = _parametrization(layer.module)
     if not isinstance(step, Shared):
         return None
-    codebook = layer.module.parametrizations.weight.original  # type: ignore[union-attr]
-    assert isinstance(codebook, Tensor)
+    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
+    codebook = cast(Tensor, steps.original)
     return step.indices.cpu().numpy(), codebook.detach().cpu().numpy()
 
 
@@ -171,9 +168,7 @@ def restore(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 def _parametrization(module: nn.Module) -> nn.Module | None:
     if not parametrize.is_parametrized(module, "weight"):
         return None
-    steps = module.parametrizations.weight  # type: ignore[union-attr]
-    assert isinstance(steps, nn.ModuleList)
-    return steps[0]
+    return cast(nn.ModuleList, module.parametrizations.weight)[0]  # type: ignore[union-attr]
 
 
 def _strip(module: nn.Module) -> None:

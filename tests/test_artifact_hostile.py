@@ -22,87 +22,21 @@ from compressor.artifact.classes import Classes
 from compressor.artifact.layout import DEFLATED
 from compressor.coding import native
 from compressor.errors import ArtifactError
+from tests.fuzz.artifacts import network, whole
+from tests.fuzz.mutations import mutated
 
 LIMITS = Limits(1 << 20, 1 << 20, 100, 1 << 16)
-Mutation = Callable[[np.random.Generator, bytearray], None]
-
-
-def network(seed: int = 0) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    floats = rng.normal(size=(20, 30)).astype(np.float32)
-    few = np.where(rng.random((20, 30)) < 0.1, floats, np.float32(0))
-    indices = np.where(rng.random((30, 40)) < 0.2, rng.geometric(0.4, (30, 40)).clip(1, 15), 0)
-    return {
-        "conv.weight": Shared(indices.astype(np.uint8), floats[0, :15]),
-        "conv.bias": floats[1],
-        "fc.weight": few,
-        "fc.half": few.astype(np.float16).astype(np.float32),
-        "dense": Shared((indices + 1).astype(np.uint8), np.arange(16, dtype=np.float32)),
-        "norm": np.ones(30, dtype=np.float32),
-        "flag": np.array([True, False, True]),
-        "steps": np.array(7),
-    }
-
-
-def whole(seed: int = 0, **options: Any) -> bytes:
-    return encode(network(seed), graph=b"nodes " * 40, metadata={"tool": "test"}, **options)
 
 
 def bytes_of(artifact: Artifact) -> dict[str, bytes]:
     return {name: artifact.tensor(name).tobytes() for name in artifact.names}
 
 
-def flip_bits(rng: np.random.Generator, data: bytearray) -> None:
-    for at in rng.integers(0, 8 * len(data), rng.integers(1, 4)):
-        data[at // 8] ^= 1 << at % 8
-
-
-def set_bytes(rng: np.random.Generator, data: bytearray) -> None:
-    for at in rng.integers(0, len(data), rng.integers(1, 4)):
-        data[at] = (0, 1, 0x7F, 0x80, 0xFF, int(rng.integers(256)))[rng.integers(6)]
-
-
-def truncate(rng: np.random.Generator, data: bytearray) -> None:
-    del data[rng.integers(len(data)) :]
-
-
-def cut_out(rng: np.random.Generator, data: bytearray) -> None:
-    start = rng.integers(len(data))
-    del data[start : start + rng.integers(1, 40)]
-
-
-def insert(rng: np.random.Generator, data: bytearray) -> None:
-    start = rng.integers(len(data) + 1)
-    data[start:start] = rng.bytes(int(rng.integers(1, 10)))
-
-
-def repeat(rng: np.random.Generator, data: bytearray) -> None:
-    """Copy a stretch over another one, or in between."""
-    source, target = rng.integers(len(data), size=2)
-    size = rng.integers(1, 60)
-    data[target : target + size * rng.integers(2)] = data[source : source + size]
-
-
 OTHER = whole(seed=1)
 
 
-def splice(rng: np.random.Generator, data: bytearray) -> None:
-    """Continue with another file, as a torn write does."""
-    at = rng.integers(len(data))
-    data[at:] = OTHER[at:]
-
-
-MUTATIONS: list[Mutation] = [flip_bits, set_bytes, truncate, cut_out, insert, repeat, splice]
-
-
 def mutants(blob: bytes, count: int) -> list[bytes]:
-    out = []
-    for seed in range(count):
-        rng = np.random.default_rng(seed)
-        data = bytearray(blob)
-        MUTATIONS[seed % len(MUTATIONS)](rng, data)
-        out.append(bytes(data))
-    return out
+    return [mutated(seed, blob, OTHER) for seed in range(count)]
 
 
 @pytest.mark.parametrize("profile", ["fast", "huffman", "flat"])

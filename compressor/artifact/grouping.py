@@ -126,7 +126,7 @@ def _estimate(sample: _Sample, classes: Classes, symbols: int) -> int:
 def _magnitudes(codebook: npt.NDArray[np.float32]) -> Sums:
     """Return |w| of each index, (k + 1,), as integers up to 2^16; not finite counts as largest."""
     finite = np.isfinite(codebook)
-    wide = np.where(finite, np.abs(codebook.astype(np.float64)), 0.0)
+    wide = np.abs(np.where(finite, codebook, np.float32(0)).astype(np.float64))
     largest = float(wide.max(initial=0.0)) or 1.0
     scaled = np.where(finite, np.rint(wide / largest * 65536.0), 65536.0)
     return np.concatenate([[0], np.maximum(scaled.astype(np.int64), 1)])

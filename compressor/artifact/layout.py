@@ -27,7 +27,7 @@ _GRAPH = struct.Struct("<III")  # raw, stored, CRC-32
 _CRC = struct.Struct("<I")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorRecord:
     """One tensor's line in the directory; ``decoded_crc`` is ``None`` where the mode has none."""
 

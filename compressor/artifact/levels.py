@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.artifact.heads import Book
+from compressor.artifact.types import BLOCK
 
 _SIGN = np.uint32(1 << 31)
 
@@ -41,4 +42,7 @@ class LevelMap:
         """Return the index of each level, (n,), all of them in range."""
         table = np.empty(len(self.levels), dtype=dtype)
         table[self.levels + self.negative] = np.arange(len(table))
-        return table[levels + self.negative]
+        found = np.empty(len(levels), dtype=dtype)
+        for start in range(0, len(levels), BLOCK):
+            found[start : start + BLOCK] = table[levels[start : start + BLOCK] + self.negative]
+        return found

@@ -13,6 +13,7 @@ from compressor.errors import ArtifactError
 
 MAX_WIDTH = 24
 """Bits of a number: float32 holds whole numbers below 2^24, and their multiples of a step."""
+_BLOCK = 1 << 14
 _FARTHEST = 36  # octaves between the smallest and the largest mantissa's unit
 
 
@@ -49,13 +50,18 @@ def unpack_numbers(payload: memoryview, count: int) -> Book:
     reader.finish()
     if width * count % 8 and data[-1] & (0xFF >> width * count % 8):
         raise ArtifactError("the padding of packed numbers is not zero")
-    levels = np.full(count, low, dtype=np.int64)
-    bits = np.unpackbits(data, count=count * width).reshape(count, width)
-    for bit in range(width):
-        levels += bits[:, bit].astype(np.int64) << (width - 1 - bit)
-    found = _numbers(levels, step)
-    if not np.isfinite(found).all():
-        raise ArtifactError(f"multiples of {step} leave the range of float32")
+    found: Book = np.empty(count, dtype="<f4")
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        # Blocks are multiples of 8 numbers, so each begins with a byte.
+        block = data[start * width // 8 : (stop * width + 7) // 8]
+        bits = np.unpackbits(block, count=(stop - start) * width).reshape(stop - start, width)
+        levels = np.full(stop - start, low, dtype=np.int64)
+        for bit in range(width):
+            levels += bits[:, bit].astype(np.int64) << (width - 1 - bit)
+        found[start:stop] = _numbers(levels, step)
+        if not np.isfinite(found[start:stop]).all():
+            raise ArtifactError(f"multiples of {step} leave the range of float32")
     return found
 
 

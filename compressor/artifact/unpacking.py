@@ -250,12 +250,10 @@ class _FloatReader:
         itemsize = 2 if half else 4
         if len(stream) != count * itemsize:
             raise ArtifactError(f"{count} values of {itemsize} bytes cannot be in {len(stream)}")
-        self._bits = read_floats(stream, half).view("<u4")
-        self._next = 0
+        self._reader, self._half, self._itemsize = ByteReader(stream, "the values"), half, itemsize
 
     def read(self, count: int) -> npt.NDArray[np.uint32]:
-        self._next += count
-        return self._bits[self._next - count : self._next]
+        return read_floats(self._reader.take(count * self._itemsize), self._half).view("<u4")
 
     def finish(self) -> None:
         """All values have been read: their number was checked at the start."""

@@ -178,7 +178,7 @@ class _Model:
         columns = self._grid.columns
         # Rows above the first and neighbours left of it are never used, but must be there.
         pad = 2 * max(columns, int(self._steps.max()))
-        flat = np.zeros(pad + levels.size, dtype=np.int64)
+        flat = np.zeros(pad + levels.size, dtype=np.int32)
         flat[pad:] = levels.reshape(-1)
         for first in range(0, len(levels), LANES):
             band = min(LANES, len(levels) - first)
@@ -188,14 +188,16 @@ class _Model:
                 self._diagonal(flat, pad, first, r, diagonal - r)
         levels.reshape(-1)[:] = flat[pad:]
 
-    def _diagonal(self, flat: _Ints, pad: int, first: int, r: _Ints, c: _Ints) -> None:
+    def _diagonal(
+        self, flat: npt.NDArray[np.int32], pad: int, first: int, r: _Ints, c: _Ints
+    ) -> None:
         row = first + r
         at = pad + row * self._grid.columns + c
         inside = self._inside[:, c]
         inside[2] = row > 0
         inside[3] = row > 1
-        near = flat[at - self._steps] * inside
-        value = flat[at]
+        near = flat[at - self._steps].astype(np.int64) * inside
+        value = flat[at].astype(np.int64)
         shared, local = self._survey(np.abs(near), r, c)
         hashed = np.array([c % COLUMNS, row % ROWS])
         pattern = (near[[6, 8, 10, 11, 7, 9, 2, 3, 4]] != 0).T @ (1 << np.arange(9))

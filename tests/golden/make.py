@@ -1,4 +1,4 @@
-"""Writes the golden files; run once per format version, `python tests/golden/make.py`.
+"""Writes the golden files; run once per format version, `python -m tests.golden.make`.
 
 `GOOD` maps a file to the arguments of `encode` that it must come from. `bad_files` builds, byte by
 byte and with true checksums wherever those are not the point, files that a reader must refuse,
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from compressor.artifact import Shared, decode, encode
-from compressor.artifact.layout import MAGIC, deflate
+from compressor.artifact.layout import deflate
 from compressor.artifact.levels import LevelMap
 from compressor.coding import context, rans
 from compressor.coding.buffer import ByteReader, varint
 from compressor.coding.frequencies import read_frequencies
+from tests.golden.building import directory, file, tensor, text
 
 HERE = Path(__file__).parent
 
@@ -168,46 +169,6 @@ GOOD: dict[str, dict[str, Any]] = {
         }
     },
 }
-
-
-def text(value: str | bytes) -> bytes:
-    """A text of the format."""
-    data = value.encode() if isinstance(value, str) else value
-    return varint(len(data)) + data
-
-
-def tensor(code: int, name: str | bytes, *shape: int, size: int | None = None) -> bytes:
-    """A tensor's line in the directory."""
-    tail = b"" if size is None else varint(size)
-    return bytes([code]) + text(name) + varint(len(shape)) + b"".join(map(varint, shape)) + tail
-
-
-def directory(*tensors: bytes, metadata: bytes = b"\x00") -> bytes:
-    """A directory."""
-    return metadata + varint(len(tensors)) + b"".join(tensors)
-
-
-def file(
-    raw: bytes,
-    *payloads: bytes,
-    crcs: list[int] | None = None,
-    graph: tuple[int, bytes] | None = None,
-    stored: bytes | None = None,
-    declared: int | None = None,
-    version: int = 0,
-    features: int = 0,
-) -> bytes:
-    """A whole file with true checksums, but for what is given."""
-    crcs = [zlib.crc32(payload) for payload in payloads] if crcs is None else crcs
-    features |= (1 if stored is not None else 0) | (2 if graph else 0)
-    kept = raw if stored is None else stored
-    size = len(raw) if declared is None else declared
-    out = MAGIC + struct.pack("<HHIII", version, features, len(kept), size, len(crcs))
-    if graph:
-        out += struct.pack("<III", graph[0], len(graph[1]), zlib.crc32(graph[1]))
-    out += kept + struct.pack(f"<{len(crcs)}I", *crcs)
-    out += struct.pack("<I", zlib.crc32(out)) + b"".join(payloads)
-    return out + (graph[1] if graph else b"")
 
 
 def coded(payload: bytes, indices: list[int], mode: int = 2) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -131,10 +131,9 @@ class NNCodec:
         self._ask(do="save", out=str(path.absolute()))
 
     def _ask(self, **request: Any) -> Row:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        reply = self._process.stdout.readline()
+        stdin, stdout = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
+        stdin.write(json.dumps(request) + "\n")
+        reply = stdout.readline()
         if not reply:
             raise RuntimeError(f"NNCodec's process ended during {request['do']}")
         row: Row = json.loads(reply)

@@ -370,14 +370,15 @@ size_t dcz_gaps_workspace(void) { return sizeof(gap_state); }
 int dcz_decode_gaps(const dcz_code *gaps, const dcz_code *values, uint64_t kept, uint64_t fillers,
                     uint32_t width, dcz_target *target, void *workspace, size_t workspace_size) {
     gap_state *g = workspace;
-    cursor c = {0, 0, (1u << (width & 15)) - 1, 1};
     int status;
     if (workspace_size < sizeof *g || width > 12 || !usable(target)) return DCZ_MISUSE;
     if (kept > target->n || fillers > target->n - kept) return DCZ_MISUSE;
     if (gaps->symbols > 1 << 12 || values->symbols > target->entries) return DCZ_MISUSE;
-    open_sink(&g->s, target);
+    /* Codes are checked before anything is written: libwebp's CVE-2023-4863 was a code that was not. */
     if ((status = open_reader(&g->gaps, gaps)) || (status = open_reader(&g->values, values)))
         return status;
+    cursor c = {0, 0, (1u << width) - 1, 1};
+    open_sink(&g->s, target);
     bits first = open_bits(gaps), second = open_bits(values);
     uint64_t left = kept + fillers;
     if (!width && !g->gaps.longest) {
@@ -428,6 +429,12 @@ typedef struct {
 
 size_t dcz_rans_workspace(uint64_t tables) {
     return sizeof(rans_state) + (size_t)tables * TOTAL * sizeof(slot_entry);
+}
+
+/* Whether a workspace is large enough, whatever the number of tables. */
+static int holds(size_t size, uint64_t tables) {
+    return size >= sizeof(rans_state) &&
+           (size - sizeof(rans_state)) / (TOTAL * sizeof(slot_entry)) >= tables;
 }
 
 /* The words of a stream that were not read yet. */
@@ -568,15 +575,15 @@ int dcz_decode_rans_gaps(const uint32_t *frequencies, uint64_t alphabet, const u
                          uint64_t size, uint64_t kept, uint64_t fillers, uint32_t width,
                          dcz_target *target, void *workspace, size_t workspace_size) {
     rans_state *r = workspace;
-    cursor c = {0, 0, (1u << (width & 15)) - 1, 1};
     feed f;
     int status;
-    if (workspace_size < dcz_rans_workspace(2) || width > 12 || !usable(target)) return DCZ_MISUSE;
+    if (!holds(workspace_size, 2) || width > 12 || !usable(target)) return DCZ_MISUSE;
     if (kept > target->n || fillers > target->n - kept || alphabet > 1 << 16) return DCZ_MISUSE;
     for (uint64_t v = target->entries; v < alphabet; v++)
         if (frequencies[alphabet + v]) return DCZ_MISUSE;
-    open_sink(&r->s, target);
     if ((status = open_rans(r, frequencies, 2, alphabet, stream, size, &f))) return status;
+    cursor c = {0, 0, (1u << width) - 1, 1};
+    open_sink(&r->s, target);
     const int narrow = alphabet <= 256;
     for (uint64_t i = 0, all = kept + fillers; i < all;) {
         const uint64_t count = all - i < BATCH ? all - i : BATCH;
@@ -648,15 +655,14 @@ int dcz_decode_dense(const uint32_t *frequencies, uint64_t tables, uint64_t alph
     feed f;
     int status;
     if (!usable(target) || alphabet > target->entries) return DCZ_MISUSE;
-    if (!tables || tables > MAX_TABLES || workspace_size < dcz_rans_workspace(tables))
-        return DCZ_MISUSE;
+    if (!tables || tables > MAX_TABLES || !holds(workspace_size, tables)) return DCZ_MISUSE;
     if (!columns || rows > UINT64_MAX / columns || first > rows * columns) return DCZ_MISUSE;
     if (target->n > rows * columns - first) return DCZ_MISUSE;
     const int narrow = alphabet <= 256, wide = target->index_bytes == 2;
     uint32_t top = 0;
     for (uint64_t c = 0; c < columns; c++) top = column_class[c] > top ? column_class[c] : top;
-    open_sink(&r->s, target);
     if ((status = open_rans(r, frequencies, tables, alphabet, stream, size, &f))) return status;
+    open_sink(&r->s, target);
     uint64_t row = first / columns, c = first % columns;
     for (uint64_t i = 0; i < target->n;) {
         reach(&r->s, i);
@@ -724,9 +730,9 @@ int dcz_encode_rans(const uint32_t *frequencies, uint64_t tables, uint64_t alpha
                     uint32_t lanes, uint32_t *states, uint16_t *out, uint64_t capacity,
                     uint64_t *used, void *workspace, size_t workspace_size) {
     uint32_t *spread = workspace; /* a frequency, and above it the sum of those before */
-    const uint32_t mask = (1u << (lanes & 15)) - 1;
     uint64_t place = capacity;
-    if (lanes > MAX_LANES || workspace_size / 4 / alphabet < tables) return DCZ_MISUSE;
+    if (lanes > MAX_LANES || !alphabet || workspace_size / 4 / alphabet < tables) return DCZ_MISUSE;
+    const uint32_t mask = (1u << lanes) - 1;
     for (uint64_t t = 0; t < tables; t++) {
         uint32_t start = 0;
         for (uint64_t s = 0; s < alphabet; s++) {
