@@ -116,13 +116,14 @@ def encode(name: str, profile: str, file: str) -> dict[str, Any]:
 
     before = resident()
     network = networks()[name]()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     blob = write(network, profile=profile)  # type: ignore[arg-type]
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = peak_resident() - before
     Path(file).write_bytes(blob)
     return {
         "seconds": seconds,
+        "cpu_seconds": cpu,
         "peak": peak,
         "output": output_bytes(network),
         "bytes": len(blob),
@@ -134,11 +135,15 @@ def decode(file: str, threads: str) -> dict[str, Any]:
     from compressor.artifact import read
 
     before = resident()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     found = read(file, threads=int(threads)).tensors()
-    seconds = time.perf_counter() - start
-    peak = peak_resident() - before
-    return {"seconds": seconds, "peak": peak, "output": sum(each.nbytes for each in found.values())}
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "peak": peak_resident() - before,
+        "output": sum(each.nbytes for each in found.values()),
+    }
 
 
 def load(file: str, threads: str) -> dict[str, Any]:

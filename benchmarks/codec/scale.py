@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m compressor.benchmarks.codec.scale [--artifacts FILE...]
 
 Each row is a process of its own (`probe`), so that memory and imports are counted from nothing; of
-several rounds the median counts, and rounds with one thread and with two alternate. A VGG-16 with
+several rounds the median counts, and rounds with one thread and with two alternate. CPU seconds are
+the least of all rounds: on a machine with other work they say more than the clock. A VGG-16 with
 Laplacian weights at the sparsities of Deep Compression's table 5 is written and read; so are
 tensors of 100 M weights, and 1000 small ones. Artifacts that are given (a ResNet-20, for instance)
 are loaded from nothing but Python and NumPy, the codec's import included.
@@ -82,6 +83,7 @@ def coded(name: str, profile: str, file: Path, rounds: int) -> list[Row]:
             {
                 **{"network": name, "profile": profile, "way": "decode", "threads": threads},
                 **{"seconds": median(seconds), "fastest": min(seconds)},
+                "cpu_seconds": min(turn[threads]["cpu_seconds"] for turn in turns),
                 "peak": max(turn[threads]["peak"] for turn in turns),
                 "output": written["output"],
                 **({"times_one_thread": round(scaling, 3)} if threads == 2 else {}),

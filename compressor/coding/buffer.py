@@ -26,13 +26,14 @@ class ByteReader:
 
     def __init__(self, data: bytes | memoryview, what: str) -> None:
         self._data = memoryview(data).cast("B")
+        self._size = len(self._data)
         self._what = what
         self.position = 0
 
     @property
     def remaining(self) -> int:
         """Number of bytes not yet read."""
-        return len(self._data) - self.position
+        return self._size - self.position
 
     def take(self, count: int) -> memoryview:
         """Return the next ``count`` bytes, without a copy."""
@@ -51,7 +52,10 @@ class ByteReader:
 
     def byte(self) -> int:
         """Return the next byte."""
-        return self.take(1)[0]
+        if self.position == self._size:
+            self.take(1)  # which raises
+        self.position += 1
+        return self._data[self.position - 1]
 
     def varint(self) -> int:
         """Return the next varint."""

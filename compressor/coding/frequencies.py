@@ -67,8 +67,9 @@ def frequencies_of(levels: Levels, fraction: int) -> Frequencies:
     weights = MANTISSAS[(levels[present] & (1 << fraction) - 1) << (3 - fraction)]
     edges = np.cumsum(weights >> (levels[present] >> fraction))
     edges = edges * (TOTAL - len(present)) // edges[-1]  # below 2^14 x 2^14 x 2^31
+    edges[1:] -= edges[:-1].copy()
     out = np.zeros(len(levels), dtype=np.int64)
-    out[present] = 1 + np.diff(edges, prepend=0)
+    out[present] = 1 + edges
     return out
 
 
@@ -110,9 +111,12 @@ def read_frequencies(reader: ByteReader, alphabet: int) -> Frequencies:
     if kind == FLAT:
         _check_symbols(size)
         return flat_frequencies(size)
-    starts = bucket_starts(size) if kind == BUCKETS else np.arange(size)
-    levels, fraction = _read_levels(reader, len(starts))
-    levels = np.repeat(levels, np.diff(starts, append=size))
+    if kind == BUCKETS:
+        starts = bucket_starts(size)
+        levels, fraction = _read_levels(reader, len(starts))
+        levels = np.repeat(levels, np.diff(starts, append=size))
+    else:
+        levels, fraction = _read_levels(reader, size)
     _check_symbols(int(np.count_nonzero(levels != ABSENT)))
     found = frequencies_of(levels, fraction)
     check_frequencies(found)
