@@ -5,8 +5,8 @@
 NNCodec quantizes each network at each qp, by rounding (dq off: the trellis of dq does not code
 levels but paths, which are no integers for another coder). Its levels and steps are then written by
 our encoder with each profile, read back, and compared bit for bit with what NNCodec decodes to.
-NNCodec's size is the smaller of row skipping on and off. The first part of each row is of all
-tensors, batch norm and biases included, the second of the weights alone.
+NNCodec's size is its smallest over row skipping and the length of its unary codes. The first part
+of each row is of all tensors, batch norm and biases included, the second of the weights alone.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from compressor.benchmarks.codec.rivals.nncodec import Levels, NNCodec, Settings
 from compressor.benchmarks.environment import environment
 
 RESULT = Path(__file__).parents[1] / "results" / "codec-sizes.json"
+UNARY_LENGTHS = (1, 2, 4, 6, 10)
 
 Row = dict[str, Any]
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -70,8 +71,12 @@ def compared(codec: NNCodec, tensors: Arrays, qp: int) -> Row:
 def sizes(codec: NNCodec, tensors: Arrays, qp: int) -> Row:
     codec.load(tensors)
     theirs = min(
-        int(codec.encode(Settings(qp=qp, use_dq=False, row_skipping=skipping))["bytes"])
-        for skipping in (True, False)
+        int(codec.encode(settings)["bytes"])
+        for settings in (
+            Settings(qp=qp, use_dq=False, row_skipping=skipping, cabac_unary_length_minus1=unary)
+            for skipping in (True, False)
+            for unary in UNARY_LENGTHS
+        )
     )
     ours = ours_by_profile(codec.integers(), codec.decode())
     percent = {name: round(100 * (size / theirs - 1), 3) for name, size in ours.items()}

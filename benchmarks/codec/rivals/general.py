@@ -71,7 +71,7 @@ METHODS: dict[str, Callable[[Arrays], Coded]] = {
     "zstd of fp16": zstd_fp16,
     "INT8 per channel": int8,
     "zstd of INT8": zstd_int8,
-    **{f"Deep Compression, {bits} bits": deep_compression(bits) for bits in range(3, 9)},
+    **{f"Deep Compression, {bits} bits": deep_compression(bits) for bits in range(2, 9)},
 }
 
 

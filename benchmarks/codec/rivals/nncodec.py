@@ -35,6 +35,8 @@ class Settings:
         lambda_scale: rate term of the quantizer; 0 rounds to the nearest.
         row_skipping: rows of zeros cost one bit.
         opt_qp: another qp for each tensor, from its size and spread.
+        cabac_unary_length_minus1: bits of a magnitude that are modelled one by one, less one; what
+            is larger ends in an Exp-Golomb code.
     """
 
     qp: int = -38
@@ -45,6 +47,7 @@ class Settings:
     row_skipping: bool = False
     opt_qp: bool = False
     qp_density: int = 2
+    cabac_unary_length_minus1: int = 10
 
 
 @dataclass(frozen=True)

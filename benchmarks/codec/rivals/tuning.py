@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--rate", type=float, nargs="+", default=[0.0], help="lambda_scale")
     described.add_argument("--opt-qp", type=int, nargs="+", default=[0])
     described.add_argument("--qp-density", type=int, default=2, help="3 halves the steps of qp")
+    described.add_argument("--unary", type=int, nargs="+", default=[10], help="see Settings")
     described.add_argument("-o", "--output", type=Path, required=True)
     return described
 
@@ -70,7 +71,8 @@ def span(words: str) -> range:
 
 
 def combinations(arguments: argparse.Namespace) -> Iterator[Settings]:
-    for rate, opt_qp, bnf, nonweight_qp, dq, qp in itertools.product(
+    for unary, rate, opt_qp, bnf, nonweight_qp, dq, qp in itertools.product(
+        arguments.unary,
         arguments.rate,
         arguments.opt_qp,
         arguments.bnf,
@@ -87,6 +89,7 @@ def combinations(arguments: argparse.Namespace) -> Iterator[Settings]:
             row_skipping=True,
             opt_qp=bool(opt_qp),
             qp_density=arguments.qp_density,
+            cabac_unary_length_minus1=unary,
         )
 
 
