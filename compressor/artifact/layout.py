@@ -15,7 +15,7 @@ from compressor.coding.buffer import ByteReader, varint
 from compressor.errors import ArtifactError
 
 MAGIC = b"\x89DCZ\r\n\x1a\n"
-VERSION = 0
+VERSION = 1
 DEFLATED, HAS_GRAPH = 1, 2
 MAX_DIRECTORY = 1 << 22
 MAX_METADATA = 1 << 10

@@ -202,7 +202,7 @@ def bad_files() -> Iterator[tuple[str, bytes, str]]:
     yield "cut-in-directory", whole[:28], "the file is truncated"
     yield "cut-in-payload", whole[:-1], "the file is truncated"
     yield "trailing-byte", whole + b"\x00", "1 bytes too many"
-    yield "version", file(directory(), version=1), "format version 1"
+    yield "version", file(directory(), version=2), "format version 2"
     yield "feature", file(directory(), features=4), "unknown features 0x0004"
     yield "header-damaged", whole[:24] + b"\x01" + whole[25:], "its checksum does not match"
     yield "payload-damaged", whole[:-1] + b"9", "its checksum does not match"

@@ -8,7 +8,7 @@ from tests.golden.second.payload import FP16, PACKED, RAW, decoded
 from tests.golden.second.reading import Bytes, Refused, require
 
 MAGIC = b"\x89DCZ\r\n\x1a\n"
-VERSION = 0
+VERSION = 1
 DTYPES = ("f4", "f2", "f8", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 """Element types: kind, and bytes of an element."""
 MOST = 1 << 32
