@@ -175,7 +175,8 @@ static void write_again(const dcz_target *t, const uint32_t *counts, uint64_t ta
                                          : t->indices[2 * i] | (uint32_t)t->indices[2 * i + 1] << 8;
         contexts[i] = (uint8_t)(row[(first + i) / columns] + column[(first + i) % columns]);
     }
-    if (dcz_encode_rans(counts, tables, alphabet, symbols, contexts, t->n, stream[0], states, words,
+    const uint8_t *held = tables > 1 ? contexts : NULL; /* classes of one table say nothing */
+    if (dcz_encode_rans(counts, tables, alphabet, symbols, held, t->n, stream[0], states, words,
                         t->n + 1, &used, workspace, room) ||
         size != 1 + 4 * lanes + 2 * used || memcmp(stream + 1, states, 4 * lanes) ||
         (used && memcmp(stream + 1 + 4 * lanes, words + t->n + 1 - used, 2 * used)))
