@@ -248,7 +248,7 @@ def tensors(draw: st.DrawFn) -> Shared:
     return Shared(found, book(size, exact=how == "exact"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(tensors(), st.sampled_from(SHARED))
 def test_any_shared_tensor_comes_back_in_any_mode(tensor: Shared, mode: Mode) -> None:
     found = packed(mode, tensor)
@@ -259,7 +259,7 @@ def test_any_shared_tensor_comes_back_in_any_mode(tensor: Shared, mode: Mode) ->
         check(found, tensor)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     hnp.arrays(
         np.uint32,
