@@ -18,7 +18,7 @@ from compressor.models import registry
 from compressor.network import Context, Network
 from compressor.quantization import calibrate, norms, sensitivity
 from compressor.quantization.calibrated import Grid, Quantizer
-from compressor.quantization.compensation import factor, levels_of
+from compressor.quantization.compensation import Compensation
 from compressor.quantization.inputs import Inputs
 from compressor.recipe import Calibrate
 from compressor.training import data as datasets
@@ -179,7 +179,7 @@ def test_compensation_beats_rounding_to_the_nearest() -> None:
     moments = correlated(100)
     weights = torch.randn(1, 40, 100, generator=torch.Generator().manual_seed(5)).double()
     kept = torch.ones(1, 40, 100, dtype=torch.bool)
-    levels = levels_of(weights, factor(moments), 0.3, kept)
+    levels = Compensation.of(moments, kept).levels(weights, 0.3)
     rounded = (weights / 0.3).round()
     assert cost_of(weights - 0.3 * levels, moments) < 0.7 * cost_of(
         weights - 0.3 * rounded, moments
@@ -190,7 +190,7 @@ def test_two_columns_are_rounded_as_by_hand() -> None:
     """After the first is rounded, the second minimises the whole quadratic form."""
     moments = torch.tensor([[[2.0, 1.2], [1.2, 1.0]]], dtype=torch.float64)
     weights = torch.tensor([[[0.37, 0.9]]])
-    levels = levels_of(weights, factor(moments), 0.5, torch.ones(1, 1, 2).bool())
+    levels = Compensation.of(moments, torch.ones(1, 1, 2).bool()).levels(weights, 0.5)
     damped = moments[0] + 0.01 * 1.5 * torch.eye(2)
     first = round(0.37 / 0.5)
     shifted = 0.9 + (0.37 - 0.5 * first) * float(damped[0, 1] / damped[1, 1])
@@ -201,18 +201,40 @@ def test_without_correlation_every_weight_is_rounded_to_the_nearest() -> None:
     weights = torch.randn(2, 5, 50, generator=torch.Generator().manual_seed(6))
     moments = torch.eye(50).expand(2, 50, 50)
     kept = torch.ones_like(weights).bool()
-    levels = levels_of(weights, factor(moments), 0.25, kept)
+    levels = Compensation.of(moments, kept).levels(weights, 0.25)
     assert torch.equal(levels, (weights.double() / 0.25).round().long())
 
 
-def test_pruned_weights_stay_zero_and_the_others_make_up_for_them() -> None:
-    moments = correlated()
-    weights = torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(7)).double()
-    kept = torch.rand(1, 6, 12, generator=torch.Generator().manual_seed(8)) < 0.5
-    levels = levels_of(weights, factor(moments), 0.01, kept)
+@pytest.mark.parametrize("keep", [0.3, 0.95])
+def test_pruned_weights_stay_zero_and_only_others_make_up_for_errors(keep: float) -> None:
+    moments = correlated(40)
+    weights = torch.randn(1, 30, 40, generator=torch.Generator().manual_seed(7)).double()
+    kept = torch.rand(1, 30, 40, generator=torch.Generator().manual_seed(8)) < keep
+    weights = torch.where(kept, weights, 0.0)
+    levels = Compensation.of(moments, kept).levels(weights, 0.3)
     assert not levels[~kept].any()
-    pruned = torch.where(kept, weights, 0.0)
-    assert cost_of(weights - 0.01 * levels, moments) < 0.8 * cost_of(weights - pruned, moments)
+    rounded = (weights / 0.3).round()
+    assert cost_of(weights - 0.3 * levels, moments) < 0.8 * cost_of(
+        weights - 0.3 * rounded, moments
+    )
+
+
+def test_sparse_rows_are_rounded_as_the_dense_problem_of_what_they_keep() -> None:
+    moments = correlated(20)
+    weights = torch.randn(1, 3, 20, generator=torch.Generator().manual_seed(9)).double()
+    kept = torch.zeros(1, 3, 20, dtype=torch.bool)
+    for row, columns in enumerate(([1, 4, 5, 9], [0, 2, 19], [])):
+        kept[0, row, columns] = True
+    found = Compensation.of(moments, kept).levels(torch.where(kept, weights, 0.0), 0.2)
+    for row in range(3):
+        chosen = kept[0, row].nonzero().flatten()
+        if not len(chosen):
+            assert not found[0, row].any()
+            continue
+        own = moments[:, chosen][:, :, chosen]
+        alone = Compensation.of(own, torch.ones(1, 1, len(chosen), dtype=torch.bool))
+        expected = alone.levels(weights[:, row : row + 1, chosen], 0.2)
+        assert torch.equal(found[0, row, chosen], expected[0, 0])
 
 
 # ---- the stage ---------------------------------------------------------------------------------
@@ -334,7 +356,7 @@ def test_without_data_norms_make_the_inputs() -> None:
     module = registry.get("resnet20").build()
     module.train()
     with torch.no_grad():  # statistics of something that looks like images
-        for _ in range(20):
+        for _ in range(8):
             module(functional.interpolate(torch.randn(20, 3, 8, 8), (32, 32)))
     dense = copy.deepcopy(module.eval())
     network = Network(module, torch.zeros(1, 3, 32, 32), "net", "resnet20")

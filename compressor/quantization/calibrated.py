@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import StageError
-from compressor.layers import Layer, compressible_layers, mask_of, share_layer
+from compressor.layers import Layer, compressible_layers, share_layer
 from compressor.network import Context, Network, Row, StageReport
 from compressor.quantization import inputs, norms, sensitivity
-from compressor.quantization.compensation import factor, levels_of
+from compressor.quantization.compensation import Compensation
 from compressor.recipe import Calibrate
 from compressor.training.data import Data, batches
 
@@ -49,24 +49,34 @@ class Grid:
 
 
 class Quantizer:
-    """Rounds the weights that ``layers`` have now, at any noise, by sensitivities ``found``."""
+    """Rounds the weights that ``layers`` have now, at any noise, by sensitivities ``found``.
+
+    Weights that are zero are pruned ones, and stay zero.
+    """
 
     def __init__(self, layers: dict[str, Layer], found: sensitivity.Sensitivities) -> None:
         self.layers = layers
         self._weights = {name: layer.weight.cpu().clone() for name, layer in layers.items()}
-        self._kept = {}
-        for name, layer in layers.items():
-            mask = mask_of(layer)
-            whole = torch.ones_like(self._weights[name], dtype=torch.bool)
-            self._kept[name] = whole if mask is None else mask.cpu()
-        self._factors = {name: factor(s.moments) for name, s in found.layers.items()}
+        self._kept = {name: weight != 0 for name, weight in self._weights.items()}
         self._importance = {
             name: s.importance
             for name, s in found.layers.items()
             if float(s.importance.max()) > 0 and float(s.moments.abs().max()) > 0
         }
+        self._compensations = {
+            name: self._compensation(name, found.layers[name].moments) for name in self._importance
+        }
         kept = sum(int(mask.sum()) for mask in self._kept.values())
         self._unit = math.sqrt(12 * found.energy / max(kept, 1))
+
+    def _compensation(self, name: str, moments: Tensor) -> tuple[Compensation, float]:
+        """Of one layer, and the step at which it adds a unit of error for each weight."""
+        importance = self._importance[name]
+        alive = sensitivity.blocks(self.layers[name], self._kept[name])
+        alive = alive & (importance > 0).unsqueeze(2)
+        found = Compensation.of(moments, alive)
+        typical = importance.clamp_min(_WEAKEST * float(importance.mean())).log().mean().exp()
+        return found, math.sqrt(found.spread / float(typical))
 
     def grid(self, name: str, noise: float) -> Grid:
         """Round one layer so that all layers together change the outputs by about ``noise``, the
@@ -74,13 +84,9 @@ class Quantizer:
         weight, kept = self._weights[name], self._kept[name]
         if name not in self._importance:
             return _plain_grid(weight, kept, noise)
-        layer, found = self.layers[name], self._factors[name]
-        importance = self._importance[name]
-        mean = float(importance.mean())
-        typical = math.exp(float(importance.clamp_min(_WEAKEST * mean).log().mean()))
-        step = np.float32(noise * self._unit * math.sqrt(found.spread / typical))
-        alive = sensitivity.blocks(layer, kept) & (importance > 0).unsqueeze(2)
-        levels = levels_of(sensitivity.blocks(layer, weight), found, float(step), alive)
+        layer, (found, unit) = self.layers[name], self._compensations[name]
+        step = np.float32(noise * self._unit * unit)
+        levels = found.levels(sensitivity.blocks(layer, weight), float(step))
         return Grid(sensitivity.unblocks(layer, levels), step)
 
 

@@ -6,7 +6,7 @@ Stork 1993) gives the shift that does, and a Cholesky factor of H's inverse give
 at once (Frantar et al. 2023, "GPTQ", arXiv:2210.17323, section 3).
 """
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,9 @@ DAMPING = 0.01
 """Of the mean second moment, added to each: bounds the shifts where inputs hardly vary."""
 MAX_LEVEL = (1 << 13) - 1
 _PANEL = 32
+_DENSE = 7 / 8
+_SAMPLED = 16  # rows of a block that tell its spread
+_ENTRIES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,10 @@ class Factor:
     upper: Tensor
 
     @property
-    def spread(self) -> float:
-        """Geometric mean of what one step of a column leaves, in units of the moments' inverse."""
-        diagonal = torch.diagonal(self.upper, dim1=1, dim2=2)
-        return math.exp(2 * float(diagonal.log().mean()))
+    def spread(self) -> Tensor:
+        """The inverse of what an error in a column costs once the others have made up for it,
+        (b, columns), in the order of ``order``."""
+        return torch.diagonal(self.upper, dim1=1, dim2=2) ** 2
 
 
 def factor(moments: Tensor) -> Factor:
@@ -50,13 +53,77 @@ def factor(moments: Tensor) -> Factor:
     return Factor(order, torch.linalg.cholesky(inverse, upper=True))
 
 
-def levels_of(weights: Tensor, found: Factor, step: float, kept: Tensor) -> Tensor:
-    """Whole multiples of ``step`` for ``weights`` (b, rows, columns), as int64 of that shape.
+@dataclass(frozen=True)
+class Compensation:
+    """How a layer's errors are made up for, by ``moments`` (b, columns, columns).
 
-    ``kept`` is bool of that shape; False is a pruned weight, whose level is 0. A weight goes to the
-    nearest multiple: to prefer those that code in fewer bits saves less than it costs, since what
-    is taken off weights of one sign adds up (measured on ResNet-20 at seven prices of a bit).
+    Only weights that are ``kept``, bool (b, rows, columns), can make up for anything. Where many
+    are pruned, each row has a factor of its own, of what it keeps; else rows of a block share one.
     """
+
+    moments: Tensor
+    kept: Tensor
+    shared: Factor | None
+
+    @classmethod
+    def of(cls, moments: Tensor, kept: Tensor) -> "Compensation":
+        dense = float(kept.double().mean()) > _DENSE
+        return cls(moments, kept, factor(moments) if dense else None)
+
+    @property
+    def spread(self) -> float:
+        """Geometric mean of `Factor.spread` over the weights kept, or over those of some rows."""
+        if self.shared is not None:
+            return float(self.shared.spread.log().mean().exp())
+        logs = [
+            torch.zeros_like(own.spread).scatter_(1, own.order, own.spread.log())[valid]
+            for _, _, _, valid, own in self._rows(max(1, self.kept.shape[1] // _SAMPLED))
+        ]
+        return float(torch.cat(logs).mean().exp())
+
+    def levels(self, weights: Tensor, step: float) -> Tensor:
+        """Whole multiples of ``step`` for ``weights`` (b, rows, columns), as int64 of that shape.
+
+        A weight goes to the nearest multiple. To prefer those that code in fewer bits saves less
+        than it costs, since what is taken off weights of one sign adds up (measured on ResNet-20 at
+        several prices of a bit).
+        """
+        if self.shared is not None:
+            return _levels(weights, self.shared, step, self.kept)
+        out = torch.zeros(weights.shape, dtype=torch.int64)
+        for block, rows, index, valid, own in self._rows(1):
+            found = weights[block, rows].gather(1, index).unsqueeze(1)  # a row is a block here
+            levels = _levels(found, own, step, valid.unsqueeze(1)).squeeze(1)
+            out[block, rows] = out[block, rows].scatter(1, index, levels)
+        return out
+
+    def _rows(self, every: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Factor]]:
+        """Some rows at a time: block, rows (r,), columns that they keep (r, k) and which of these
+        are no filling, and their factors."""
+        for block in range(len(self.kept)):
+            counts = self.kept[block].sum(1)
+            numbers = torch.arange(0, len(counts), every)
+            for rows in torch.split(numbers, _size(int(counts.max()))):
+                kept = self.kept[block, rows]
+                most = int(counts[rows].max())
+                if not most:
+                    continue
+                index = torch.argsort(kept, dim=1, descending=True, stable=True)[:, :most]
+                valid = kept.gather(1, index)
+                own = self.moments[block][index.unsqueeze(2), index.unsqueeze(1)].double()
+                own = torch.where(valid.unsqueeze(2) & valid.unsqueeze(1), own, 0.0)
+                middle = torch.diagonal(own, dim1=1, dim2=2).sum(1) / valid.sum(1).clamp_min(1)
+                own = own + torch.diag_embed(torch.where(valid, 0.0, middle.unsqueeze(1)))
+                yield block, rows, index, valid, factor(own)
+
+
+def _size(columns: int) -> int:
+    """How many rows' factors may be in memory at once."""
+    return max(1, _ENTRIES // max(1, columns) ** 2)
+
+
+def _levels(weights: Tensor, found: Factor, step: float, kept: Tensor) -> Tensor:
+    """`Compensation.levels` for blocks whose rows share a factor."""
     index = found.order.unsqueeze(1).expand_as(weights)
     left, mask = weights.double().gather(2, index), kept.gather(2, index)
     out, errors = torch.zeros_like(left), torch.zeros_like(left)
