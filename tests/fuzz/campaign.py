@@ -29,7 +29,7 @@ from compressor.artifact import decode
 from compressor.benchmarks.environment import environment
 from compressor.coding import native
 from compressor.errors import ArtifactError
-from tests.fuzz.artifacts import SINGLE, artifacts
+from tests.fuzz.artifacts import SINGLE, artifacts, in_segments
 from tests.fuzz.mutants import (
     LIMITS,
     SEALED,
@@ -127,7 +127,7 @@ def _compare(found: Mutant, backend: str) -> None:
     both = []
     for name in native.BACKENDS:
         os.environ[native.VARIABLE] = name
-        with checksums_taken_as_true():
+        with checksums_taken_as_true(), in_segments():
             both.append(_whole(found.blob, backend))
     os.environ[native.VARIABLE] = backend
     if both[0] != both[1]:
