@@ -148,7 +148,7 @@ def test_frequencies_that_do_not_sum_to_the_total_are_refused(
     assert not decode_rans_gaps(tables, stream, (40, 2, 12), guarded.target)
     assert guarded.untouched()
     classes = np.array([0, place], dtype=np.uint8), np.zeros(200, dtype=np.uint8)
-    assert not decode_dense(tables, stream, classes, guarded.target)
+    assert not decode_dense(tables, stream, classes, 0, guarded.target)
     assert guarded.untouched()
 
 
