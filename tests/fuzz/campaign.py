@@ -179,7 +179,7 @@ class Child:
         self.first, self.stop = first, stop
         # Not forked from this process, which may have threads, but from one that has nothing else.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__ if __spec__ is None else __spec__.name])
+        context.set_forkserver_preload(["tests.fuzz.mutants"])
         self.board = context.RawValue(ctypes.c_uint64, first)
         self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(
