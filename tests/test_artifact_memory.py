@@ -16,7 +16,7 @@ from compressor.artifact import Artifact, Limits, Mode, Shared, decode, encode
 from compressor.artifact.types import Profile
 from compressor.coding import native
 from compressor.errors import ArtifactError
-from tests.fuzz.artifacts import SINGLE, artifacts, preferring
+from tests.fuzz.artifacts import SEGMENT, SINGLE, artifacts, preferring
 from tests.fuzz.edits import taken_apart
 from tests.golden import building
 
@@ -122,6 +122,7 @@ def test_shapes_that_a_payload_does_not_have_take_no_more(
 ) -> None:
     monkeypatch.setenv(native.VARIABLE, backend)
     monkeypatch.setattr("compressor.artifact.unpacking._check_crc", lambda *_: None)
+    monkeypatch.setattr("compressor.coding.gaps.SEGMENT", SEGMENT)
     outcomes: list[bool] = []
     for file in artifacts()[:SINGLE]:
         for shape in shapes(*file.modes, backend):

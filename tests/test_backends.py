@@ -1,6 +1,8 @@
 """NumPy and the C core give the same bytes, the same weights, and the same refusals."""
 
 import ctypes
+import sys
+import threading
 import zlib
 from typing import Any
 
@@ -130,6 +132,33 @@ def test_the_core_is_what_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found is not None
         unpack_tensor(found[0], memoryview(found[1]))
     assert calls == [("decode_gaps", True), ("decode_rans_gaps", True), ("decode_dense", True)]
+
+
+def test_threads_may_decode_before_anything_was_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made once and kept may be made by several of them at the same time."""
+    monkeypatch.setenv(native.VARIABLE, "c")
+    network = {"w": tensor((20, 30), 15, 0.5, 5)}
+    blob, expected = encode(network, profile="fast"), network["w"].dense()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    found: list[bool] = []
+
+    def work(meeting: threading.Barrier) -> None:
+        meeting.wait()
+        found.append(np.array_equal(decode(blob).tensor("w"), expected))
+
+    try:
+        for _ in range(60):
+            streams_core._crc_tables.cache_clear()
+            meeting = threading.Barrier(4)
+            threads = [threading.Thread(target=work, args=(meeting,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [True] * 240
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 100, 4097])

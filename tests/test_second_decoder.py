@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from compressor.artifact import Limits, Profile, Shared, decode, encode
 from compressor.artifact.types import PROFILES
 from compressor.errors import ArtifactError
-from tests.fuzz.artifacts import artifacts
+from tests.fuzz.artifacts import SEGMENT, artifacts
 from tests.fuzz.mutants import SEALED, mutant
 from tests.golden import second
 from tests.golden.make import GOOD
@@ -58,6 +58,14 @@ def test_bad_files_are_refused(name: str) -> None:
         second.decode((GOLDEN / "bad" / name).read_bytes(), LIMIT)
 
 
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both decoders with the segments of `artifacts`."""
+    monkeypatch.setattr("compressor.coding.gaps.SEGMENT", SEGMENT)
+    monkeypatch.setattr("tests.golden.second.segments.LONGEST", SEGMENT)
+
+
+@pytest.mark.usefixtures("small_segments")
 def test_every_mode_is_read() -> None:
     for file in artifacts():
         tensors, _, graph = second.decode(file.blob, LIMIT)
@@ -113,6 +121,7 @@ def second_(blob: bytes) -> Any:
         return None
 
 
+@pytest.mark.usefixtures("small_segments")
 def test_of_damaged_files_both_decoders_make_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every checksum taken as true: it is the decoders that accept or refuse."""
     blobs = [mutant(number).blob for number in range(0, 1500 * SEALED, SEALED)]

@@ -191,3 +191,19 @@ def test_memory_stays_within_twice_the_output(name: str, tmp_path: Path) -> None
         found = json.loads(out)
         assert found["output"] >= 10_000_000 * 4
         assert found["output"] / 4 < found["peak"] <= 2 * found["output"] + (64 << 20)
+
+
+def test_threads_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a limit of processes or of memory is reached, for instance."""
+    started: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        if len(started) == 1:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        original(thread)
+
+    original = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert in_threads(lambda item: item**2, range(50), 8) == [item**2 for item in range(50)]
+    assert len(started) == 1

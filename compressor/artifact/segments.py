@@ -91,9 +91,14 @@ def in_threads(
             except BaseException as error:
                 errors[at] = error
 
-    others = [Thread(target=take) for _ in range(min(threads, len(items)) - 1)]
-    for thread in others:
-        thread.start()
+    others: list[Thread] = []
+    for _ in range(min(threads, len(items)) - 1):
+        thread = Thread(target=take)
+        try:
+            thread.start()
+        except RuntimeError:  # no more are to be had; those that there are do all of it
+            break
+        others.append(thread)
     take()
     for thread in others:
         thread.join()

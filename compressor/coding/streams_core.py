@@ -55,6 +55,7 @@ class Target:
     indices: npt.NDArray[np.unsignedinteger[Any]] | None = None
     floats: npt.NDArray[np.float32] | None = None
     crc: int = 0
+    crc_tables: npt.NDArray[np.uint32] | None = None
 
     @property
     def fits(self) -> bool:
@@ -75,7 +76,9 @@ class Target:
     def structure(self) -> _Target:
         """Return it as C sees it; the arrays must outlive that."""
         pointers = [None if a is None else a.ctypes.data for a in (self.indices, self.floats)]
-        table, crc_tables = self.table.ctypes.data, _crc_tables().ctypes.data
+        # Held here: of two threads that make the first ones at once, the cache keeps but one's.
+        self.crc_tables = _crc_tables()
+        table, crc_tables = self.table.ctypes.data, self.crc_tables.ctypes.data
         return _Target(
             self.n,
             pointers[0],

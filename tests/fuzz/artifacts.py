@@ -10,8 +10,11 @@ from unittest import mock
 import numpy as np
 
 from compressor.artifact import Mode, Shared, decode, encode
+from compressor.artifact.context_packing import pack_context
 from compressor.artifact.types import Profile
 
+SEGMENT = 200
+"""Weights of a segment: the format's 2^20 would be too slow to make millions of."""
 SINGLE = 16
 """How many of the files have one tensor: they come first."""
 
@@ -97,18 +100,49 @@ def _numbers(seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 @contextmanager
+def in_segments() -> Iterator[None]:
+    """Let the package cut tensors into segments of `SEGMENT` weights."""
+    with mock.patch("compressor.coding.gaps.SEGMENT", SEGMENT):
+        yield
+
+
+@contextmanager
 def preferring(mode: Mode) -> Iterator[None]:
     """Let the encoder take ``mode`` for each tensor that it can write so, whatever it costs."""
-    with mock.patch(
-        "compressor.artifact.packing.payload_cost",
-        lambda other, size: size + (-1 if other is mode else 1) * (1 << 40),
+
+    def cost(other: Mode, size: int) -> int:
+        return size + (-1 if other is mode else 1) * (1 << 40)
+
+    with (
+        mock.patch("compressor.artifact.packing.payload_cost", cost),
+        mock.patch("compressor.artifact.packing._entropy_coded", _all_coded),
     ):
         yield
 
 
+def _all_coded(
+    flat: Any, tensor: Shared, planned: list[Any], cost: int, profile: Profile
+) -> Iterator[tuple[Mode, bytes]]:
+    """Write all that was planned, and not the likely ones alone."""
+    for each in planned:
+        yield each.mode, each.pack()
+    if profile == "best":
+        data = pack_context(flat, tensor.indices.shape, tensor.codebook)
+        if data is not None:
+            yield Mode.CONTEXT, data
+
+
 @cache
 def artifacts() -> tuple[Sound, ...]:
-    """The files: one tensor each in every mode, then several tensors together."""
+    """The files: one tensor each in every mode, then several tensors together.
+
+    They are cut into small segments, and are to be decoded `in_segments`.
+    """
+    with in_segments():
+        return _made()
+
+
+def _made() -> tuple[Sound, ...]:
     plain, many = network(), np.arange(1, 301, dtype=np.float32)
     single: list[tuple[Mode, Profile, Any]] = [
         (Mode.RAW, "best", plain["conv.bias"]),

@@ -29,7 +29,7 @@ from compressor.artifact import decode
 from compressor.benchmarks.environment import environment
 from compressor.coding import native
 from compressor.errors import ArtifactError
-from tests.fuzz.artifacts import SINGLE, artifacts
+from tests.fuzz.artifacts import SINGLE, artifacts, in_segments
 from tests.fuzz.mutants import (
     LIMITS,
     SEALED,
@@ -127,7 +127,7 @@ def _compare(found: Mutant, backend: str) -> None:
     both = []
     for name in native.BACKENDS:
         os.environ[native.VARIABLE] = name
-        with checksums_taken_as_true():
+        with checksums_taken_as_true(), in_segments():
             both.append(_whole(found.blob, backend))
     os.environ[native.VARIABLE] = backend
     if both[0] != both[1]:
@@ -179,7 +179,7 @@ class Child:
         self.first, self.stop = first, stop
         # Not forked from this process, which may have threads, but from one that has nothing else.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__ if __spec__ is None else __spec__.name])
+        context.set_forkserver_preload(["tests.fuzz.mutants"])
         self.board = context.RawValue(ctypes.c_uint64, first)
         self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(

@@ -20,9 +20,9 @@ from compressor.coding.context import Grid
 from compressor.coding.frequencies import Frequencies
 from compressor.coding.huffman import Lengths
 from compressor.coding.streams_core import Target
-from tests.fuzz.artifacts import artifacts, preferring
+from tests.fuzz.artifacts import artifacts, in_segments, preferring
 
-GAPS, ENTRIES, DENSE, CONTEXT, CODEWORDS = range(5)
+GAPS, ENTRIES, DENSE, CONTEXT, CODEWORDS, COUNTING = range(6)
 _LATER = 8  # bit of what is decoded: not from the first weight on
 _HONEST = 1
 
@@ -114,6 +114,24 @@ def codewords(
     return head + _number(bits) + symbols.astype(np.uint8).tobytes()
 
 
+def counting(flat: np.ndarray, classes: tuple[np.ndarray, np.ndarray], alphabet: int) -> bytes:
+    """The input that lists and counts the symbols of a matrix."""
+    tables = sum(int(axis.max()) for axis in classes)
+    head = bytes([COUNTING, flat.itemsize, 3]) + _number(len(flat)) + _number(4999) + _number(20)
+    head += _number(alphabet) + bytes([len(classes[1]) - 1, tables])
+    return head + flat.tobytes() + b"".join(axis.tobytes() for axis in classes)
+
+
+def _counted() -> Iterator[bytes]:
+    """Sparse matrices and dense ones of all kinds of symbols: an encoder's, not a file's."""
+    rng = np.random.default_rng(1)
+    classes = rng.integers(0, 3, 20).astype(np.uint8), rng.integers(0, 3, 50).astype(np.uint8)
+    for kind in ("u1", "u2", "u4"):
+        for keep in (0.02, 0.9):
+            flat = np.where(rng.random(1000) < keep, rng.integers(0, 200, 1000), 0)
+            yield counting(flat.astype(kind), classes, 200)
+
+
 # Where the core is called, and how the call is written down.
 _CALLS = {
     "compressor.artifact.unpacking.decode_gaps": gaps,
@@ -125,7 +143,7 @@ _CALLS = {
 
 
 def inputs() -> list[bytes]:
-    """One input for each call of the core that the tensors below make, both ways."""
+    """One input for each call of the core that the tensors below make, both ways, and others."""
     found: dict[bytes, None] = {}
 
     def noted(write: Any, original: Any) -> Any:
@@ -142,16 +160,24 @@ def inputs() -> list[bytes]:
             module, _, name = place.rpartition(".")
             original = getattr(_imported(module), name)
             stack.enter_context(mock.patch(place, noted(write, original)))
-        blobs = [file.blob for file in artifacts()]
+        small = [file.blob for file in artifacts()]
+        blobs = []
         for mode, tensor in _tensors():
             with preferring(mode):
                 blobs.append(encode({"w": tensor}, profile="best"))
         for blob in blobs:
-            artifact = decode(blob)
-            for name in artifact.names:
-                artifact.tensor(name)
-                artifact.shared(name)
-    return list(found)
+            _decode(blob)
+        with in_segments():
+            for blob in small:
+                _decode(blob)
+    return [*found, *_counted()]
+
+
+def _decode(blob: bytes) -> None:
+    artifact = decode(blob, threads=1)
+    for name in artifact.names:
+        artifact.tensor(name)
+        artifact.shared(name)
 
 
 def _imported(module: str) -> Any:

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "entries.h"
 #include "streams.h"
 
 typedef struct {
@@ -270,6 +271,50 @@ static void codewords(input *in) {
     free(symbols);
 }
 
+static uint32_t symbol_at(const uint8_t *symbols, uint32_t item, uint64_t i) {
+    uint32_t found = 0;
+    for (uint32_t b = 0; b < item; b++) found |= (uint32_t)symbols[i * item + b] << 8 * b;
+    return found;
+}
+
+/* Entries lead back to the symbols that they were listed from; what is counted adds up. */
+static void counting(input *in) {
+    const uint32_t item = byte(in) % 5, width = byte(in) % 14;
+    const uint64_t n = number(in) % 3000, capacity = number(in) % 5000, bins = 1 + number(in) % 300;
+    const uint64_t alphabet = number(in), columns = 1 + byte(in), tables = 1 + byte(in) % 22;
+    uint8_t *symbols = malloc(n * item + 1);
+    for (uint64_t i = 0; i < n * item; i++) symbols[i] = (uint8_t)byte(in);
+    uint64_t *runs = calloc(bins, sizeof *runs), *longer = malloc((n / bins + 1) * sizeof *longer);
+    uint64_t *counts = calloc(tables * alphabet + !alphabet, sizeof *counts);
+    uint32_t *out = malloc((2 * capacity + 1) * sizeof *out);
+    uint64_t kept = 0, used = 0, listed = 0, sum = 0, position = 0, seen = 0;
+    if (!dcz_list_entries(symbols, item, n, width, out, capacity, &kept, &used)) {
+        for (uint64_t e = 0; e < used; e++) {
+            position += out[2 * e];
+            for (uint64_t i = position - out[2 * e]; i < position; i++)
+                if (symbol_at(symbols, item, i)) abort();
+            if (symbol_at(symbols, item, position++) != out[2 * e + 1]) abort();
+            seen += out[2 * e + 1] != 0;
+        }
+        if (seen != kept) abort();
+    }
+    const int all = !dcz_count_runs(symbols, item, n, runs, bins, longer, n / bins, &listed, counts,
+                                    alphabet);
+    for (uint64_t r = 0; r < bins; r++) sum += runs[r];
+    for (uint64_t i = 0; all && i < n; i++) sum -= symbol_at(symbols, item, i) != 0;
+    if (all && sum + listed != 0) abort();
+    uint8_t *classes = malloc(n / columns + columns);
+    for (uint64_t i = 0; i < n / columns + columns; i++) classes[i] = (uint8_t)(byte(in) % 12);
+    dcz_count_tables(symbols, item, classes, n / columns, classes + n / columns, columns, counts,
+                     tables, alphabet);
+    free(symbols);
+    free(runs);
+    free(longer);
+    free(counts);
+    free(out);
+    free(classes);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -282,12 +327,13 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data, size};
-    switch (byte(&in) % 5) {
+    switch (byte(&in) % 6) {
         case 0: gaps(&in); break;
         case 1: entries(&in); break;
         case 2: dense(&in); break;
         case 3: context(&in); break;
-        default: codewords(&in);
+        case 4: codewords(&in); break;
+        default: counting(&in);
     }
     return 0;
 }

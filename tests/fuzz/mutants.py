@@ -18,7 +18,7 @@ from unittest import mock
 from compressor.artifact import Artifact, Limits, decode
 from compressor.artifact.types import DTYPES
 from compressor.errors import ArtifactError
-from tests.fuzz.artifacts import SINGLE, Sound, artifacts
+from tests.fuzz.artifacts import SINGLE, Sound, artifacts, in_segments
 from tests.fuzz.edits import EDITS, Parts, damage_payload, taken_apart
 from tests.fuzz.mutations import MUTATIONS
 
@@ -80,10 +80,11 @@ def outcome(found: Mutant, limits: Limits, thorough: bool = True) -> list[str]:
         Finding: wrong weights, or other than declared; not enough memory.
         Exception: whatever else a decoder raised that is not an `ArtifactError`.
     """
-    if not found.sealed:
-        return _decode_damaged(found, limits)
-    with checksums_taken_as_true():
-        return _decode_sealed(found, limits, thorough)
+    with in_segments():
+        if not found.sealed:
+            return _decode_damaged(found, limits)
+        with checksums_taken_as_true():
+            return _decode_sealed(found, limits, thorough)
 
 
 @contextlib.contextmanager
