@@ -20,6 +20,7 @@ from compressor.quantization import calibrate, norms, sensitivity
 from compressor.quantization.calibrated import Grid, Quantizer
 from compressor.quantization.compensation import Compensation
 from compressor.quantization.inputs import Inputs
+from compressor.quantization.vectors import rounded
 from compressor.recipe import Calibrate
 from compressor.training import data as datasets
 from compressor.training.data import Data
@@ -175,14 +176,21 @@ def cost_of(error: Tensor, moments: Tensor) -> float:
     return float(torch.einsum("brc,bcd,brd->", error, moments, error))
 
 
+def rounding(
+    moments: Tensor, kept: Tensor, weights: Tensor, step: float, price: float = 0.0
+) -> Tensor:
+    importance = torch.ones(kept.shape[:2], dtype=torch.float64)
+    return Compensation.of(moments, kept, importance).levels(weights, step, price)
+
+
 def test_compensation_beats_rounding_to_the_nearest() -> None:
     moments = correlated(100)
     weights = torch.randn(1, 40, 100, generator=torch.Generator().manual_seed(5)).double()
     kept = torch.ones(1, 40, 100, dtype=torch.bool)
-    levels = Compensation.of(moments, kept).levels(weights, 0.3)
-    rounded = (weights / 0.3).round()
+    levels = rounding(moments, kept, weights, 0.3)
+    nearest = (weights / 0.3).round()
     assert cost_of(weights - 0.3 * levels, moments) < 0.7 * cost_of(
-        weights - 0.3 * rounded, moments
+        weights - 0.3 * nearest, moments
     )
 
 
@@ -190,7 +198,7 @@ def test_two_columns_are_rounded_as_by_hand() -> None:
     """After the first is rounded, the second minimises the whole quadratic form."""
     moments = torch.tensor([[[2.0, 1.2], [1.2, 1.0]]], dtype=torch.float64)
     weights = torch.tensor([[[0.37, 0.9]]])
-    levels = Compensation.of(moments, torch.ones(1, 1, 2).bool()).levels(weights, 0.5)
+    levels = rounding(moments, torch.ones(1, 1, 2).bool(), weights, 0.5)
     damped = moments[0] + 0.01 * 1.5 * torch.eye(2)
     first = round(0.37 / 0.5)
     shifted = 0.9 + (0.37 - 0.5 * first) * float(damped[0, 1] / damped[1, 1])
@@ -201,7 +209,7 @@ def test_without_correlation_every_weight_is_rounded_to_the_nearest() -> None:
     weights = torch.randn(2, 5, 50, generator=torch.Generator().manual_seed(6))
     moments = torch.eye(50).expand(2, 50, 50)
     kept = torch.ones_like(weights).bool()
-    levels = Compensation.of(moments, kept).levels(weights, 0.25)
+    levels = rounding(moments, kept, weights, 0.25)
     assert torch.equal(levels, (weights.double() / 0.25).round().long())
 
 
@@ -211,11 +219,11 @@ def test_pruned_weights_stay_zero_and_only_others_make_up_for_errors(keep: float
     weights = torch.randn(1, 30, 40, generator=torch.Generator().manual_seed(7)).double()
     kept = torch.rand(1, 30, 40, generator=torch.Generator().manual_seed(8)) < keep
     weights = torch.where(kept, weights, 0.0)
-    levels = Compensation.of(moments, kept).levels(weights, 0.3)
+    levels = rounding(moments, kept, weights, 0.3)
     assert not levels[~kept].any()
-    rounded = (weights / 0.3).round()
+    nearest = (weights / 0.3).round()
     assert cost_of(weights - 0.3 * levels, moments) < 0.8 * cost_of(
-        weights - 0.3 * rounded, moments
+        weights - 0.3 * nearest, moments
     )
 
 
@@ -225,16 +233,49 @@ def test_sparse_rows_are_rounded_as_the_dense_problem_of_what_they_keep() -> Non
     kept = torch.zeros(1, 3, 20, dtype=torch.bool)
     for row, columns in enumerate(([1, 4, 5, 9], [0, 2, 19], [])):
         kept[0, row, columns] = True
-    found = Compensation.of(moments, kept).levels(torch.where(kept, weights, 0.0), 0.2)
+    found = rounding(moments, kept, torch.where(kept, weights, 0.0), 0.2)
     for row in range(3):
         chosen = kept[0, row].nonzero().flatten()
         if not len(chosen):
             assert not found[0, row].any()
             continue
         own = moments[:, chosen][:, :, chosen]
-        alone = Compensation.of(own, torch.ones(1, 1, len(chosen), dtype=torch.bool))
-        expected = alone.levels(weights[:, row : row + 1, chosen], 0.2)
+        whole = torch.ones(1, 1, len(chosen), dtype=torch.bool)
+        expected = rounding(own, whole, weights[:, row : row + 1, chosen], 0.2)
         assert torch.equal(found[0, row, chosen], expected[0, 0])
+
+
+def test_a_price_prunes_what_is_not_worth_its_place() -> None:
+    moments = correlated(40)
+    kept = torch.rand(1, 30, 40, generator=torch.Generator().manual_seed(8)) < 0.3
+    weights = torch.randn(1, 30, 40, generator=torch.Generator().manual_seed(7)).double()
+    weights = torch.where(kept, weights, 0.0)
+    counts, costs = [], []
+    for price in (0.0, 0.02, 0.1):
+        levels = rounding(moments, kept, weights, 0.2, price)
+        counts.append(int((levels != 0).sum()))
+        costs.append(cost_of(weights - 0.2 * levels, moments))
+    assert counts[0] > counts[1] > counts[2] > 0
+    assert costs[0] < costs[1] < costs[2]
+
+
+# ---- vectors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.02, 0.001])
+def test_vectors_are_multiples_of_a_power_of_two(noise: float) -> None:
+    values = 3 * torch.randn(200, generator=torch.Generator().manual_seed(3)) + 1
+    found = rounded(values, noise)
+    size = float(values.square().mean().sqrt())
+    error = float((found - values).square().mean().sqrt())
+    assert 0.3 * noise * size < error < 1.2 * noise * size
+    steps = found.double().abs()[found != 0]
+    step = float(2.0 ** np.floor(np.log2(noise * np.sqrt(12) * size)))
+    assert torch.equal(steps / step, (steps / step).round())
+
+
+def test_vectors_of_zeros_stay() -> None:
+    assert torch.equal(rounded(torch.zeros(5), 0.1), torch.zeros(5))
 
 
 # ---- the stage ---------------------------------------------------------------------------------
@@ -306,7 +347,7 @@ def test_layers_that_matter_less_get_coarser_steps(trained: nn.Module, digits: D
 
     module = Twins()
     found = measured(module, torch.randn(300, 20))
-    quantizer = Quantizer(compressible_layers(module), found)
+    quantizer = Quantizer(module, compressible_layers(module), found)
     steps = [float(quantizer.grid(name, 0.05).step) for name in ("left", "right")]
     assert steps[1] == pytest.approx(10 * steps[0], rel=0.1)
 
@@ -377,7 +418,7 @@ def test_rows_that_reach_no_output_are_dropped() -> None:
     with torch.no_grad():
         module[0].bias[2] = -100  # never above 0 behind the ReLU
     found = measured(module, torch.randn(300, 20))
-    levels = Quantizer(compressible_layers(module), found).grid("0", 0.01).levels
+    levels = Quantizer(module, compressible_layers(module), found).grid("0", 0.01).levels
     assert not levels[2].any()
     assert levels[[0, 1, 3, 4, 5, 6, 7]].count_nonzero(1).min() > 10
 

@@ -22,9 +22,9 @@ import torch
 from compressor.artifact import decode, encode
 from compressor.benchmarks.codec.accuracy import Arrays, Test, float_tensors
 from compressor.benchmarks.environment import environment
-from compressor.layers import compressible_layers, share_layer
+from compressor.layers import compressible_layers
 from compressor.network import Context, Network
-from compressor.quantization.calibrated import Quantizer, sensitivities
+from compressor.quantization.calibrated import Quantizer, apply, sensitivities
 from compressor.recipe import Calibrate
 from compressor.storage import stored_tensors
 
@@ -82,10 +82,10 @@ def points(
     network = Network(module.eval(), example, "network", "network")
     context = Context(data=test.data if with_data else None)
     layers = compressible_layers(module)
-    quantizer = Quantizer(layers, sensitivities(network, layers, Calibrate(), context))
+    found = sensitivities(network, layers, Calibrate(), context)
+    quantizer = Quantizer(module, layers, found)
     for noise in noises:
-        for name, layer in layers.items():
-            share_layer(layer, *quantizer.grid(name, noise).shared())
+        apply(quantizer, noise, context)
         blob = encode(stored_tensors(network, "fp16"), profile="best")
         yield noise, len(blob), decode(blob).tensors()
 
