@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compressor.api import Result, compress, load
     from compressor.errors import CompressorError
-    from compressor.recipe import DataSpec, Encode, Export, Prune, Recipe, Share, Training
+    from compressor.recipe import (
+        Calibrate,
+        DataSpec,
+        Encode,
+        Export,
+        Prune,
+        Recipe,
+        Share,
+        Training,
+    )
 
     __version__: str
 
@@ -24,12 +33,13 @@ _HOMES = {
     **dict.fromkeys(("Result", "compress", "load"), "compressor.api"),
     "CompressorError": "compressor.errors",
     **dict.fromkeys(
-        ("DataSpec", "Encode", "Export", "Prune", "Recipe", "Share", "Training"),
+        ("Calibrate", "DataSpec", "Encode", "Export", "Prune", "Recipe", "Share", "Training"),
         "compressor.recipe",
     ),
 }
 
 __all__ = [
+    "Calibrate",
     "CompressorError",
     "DataSpec",
     "Encode",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import compressor
 from compressor.artifact import read
 from compressor.errors import StageError
 from compressor.layers import Layer, compressible_layers, mask_layer, mask_of, shared_of
@@ -404,6 +405,14 @@ def test_without_data_norms_make_the_inputs() -> None:
     calibrate(network, Calibrate(noise=0.05, images=50), Context())
     x = functional.interpolate(torch.randn(20, 3, 8, 8), (32, 32))
     assert change(dense, network.module, x) < 0.15
+
+
+def test_from_python(trained: nn.Module, digits: Data) -> None:
+    recipe = compressor.Recipe(calibrate=compressor.Calibrate(noise=0.05), threads=1)
+    done = compressor.compress(copy.deepcopy(trained), recipe, data=digits)
+    stages = done.report["stages"]
+    assert stages["encode"]["accuracy"] > stages["dense"]["accuracy"] - 0.02
+    assert len(done.artifact) < 266_610  # a byte for each parameter
 
 
 def test_a_network_without_layers_is_refused() -> None:
