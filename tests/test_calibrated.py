@@ -353,6 +353,25 @@ def test_layers_that_matter_less_get_coarser_steps(trained: nn.Module, digits: D
     assert steps[1] == pytest.approx(10 * steps[0], rel=0.1)
 
 
+def test_a_layer_of_zeros_stays_one(trained: nn.Module, digits: Data) -> None:
+    for data in (digits, None):
+        network = network_of(trained)
+        layer = compressible_layers(network.module)["fc2"]
+        with torch.no_grad():
+            network.module.get_parameter("fc2.weight").zero_()
+        calibrate(network, Calibrate(noise=0.05), Context(data=data))
+        assert not layer.weight.any()
+
+
+def test_outliers_are_not_cut_off(trained: nn.Module) -> None:
+    network = network_of(trained)
+    with torch.no_grad():
+        network.module.get_parameter("fc2.weight")[3, 4] = 1e5
+    calibrate(network, Calibrate(noise=0.01), Context())
+    found = compressible_layers(network.module)["fc2"].weight[3, 4]
+    assert float(found) == pytest.approx(1e5, rel=1e-4)
+
+
 def test_masks_hold(trained: nn.Module, digits: Data) -> None:
     network = network_of(trained)
     layers = compressible_layers(network.module)

@@ -22,7 +22,7 @@ from compressor.errors import StageError
 from compressor.layers import Layer, compressible_layers, share_layer
 from compressor.network import Context, Network, Row, StageReport
 from compressor.quantization import inputs, norms, sensitivity
-from compressor.quantization.compensation import Compensation
+from compressor.quantization.compensation import MAX_LEVEL, Compensation
 from compressor.quantization.vectors import Vectors
 from compressor.recipe import Calibrate
 from compressor.training.data import Data, batches
@@ -66,15 +66,19 @@ class Quantizer:
         self._weights = {name: layer.weight.cpu().clone() for name, layer in layers.items()}
         self._kept = {name: weight != 0 for name, weight in self._weights.items()}
         self._importance = {
-            name: s.importance
-            for name, s in found.layers.items()
-            if float(s.importance.max()) > 0 and float(s.moments.abs().max()) > 0
+            name: s.importance for name, s in found.layers.items() if self._reaches(name, s)
         }
         self._compensations = {
             name: self._compensation(name, found.layers[name].moments) for name in self._importance
         }
         kept = sum(int(mask.sum()) for mask in self._kept.values())
         self._unit = math.sqrt(12 * found.energy / max(kept, 1))
+
+    def _reaches(self, name: str, found: sensitivity.Sensitivity) -> bool:
+        """Whether any weight that is left in a layer does anything to the outputs."""
+        kept = sensitivity.blocks(self.layers[name], self._kept[name])
+        reaching = kept & (found.importance > 0).unsqueeze(2)
+        return bool(reaching.any()) and float(found.moments.abs().max()) > 0
 
     def _compensation(self, name: str, moments: Tensor) -> tuple[Compensation, float]:
         """Of one layer, and the step at which it adds a unit of error for each weight."""
@@ -93,7 +97,7 @@ class Quantizer:
             return _plain_grid(weight, kept, noise)
         layer, (found, unit) = self.layers[name], self._compensations[name]
         spacing = noise * self._unit
-        step = np.float32(spacing * unit)
+        step = _bounded(spacing * unit, weight)
         price = RATE * spacing**2
         levels = found.levels(sensitivity.blocks(layer, weight), float(step), price)
         return Grid(sensitivity.unblocks(layer, levels), step)
@@ -102,9 +106,14 @@ class Quantizer:
 def _plain_grid(weight: Tensor, kept: Tensor, noise: float) -> Grid:
     """A grid whose rounding errors are ``noise`` of the weights' deviation."""
     spread = float(weight.double().square().mean().sqrt())
-    step = np.float32(noise * math.sqrt(12) * spread if spread > 0 else 1)
+    step = _bounded(noise * math.sqrt(12) * spread if spread > 0 else 1, weight)
     levels = (weight.double() / float(step)).round()
     return Grid(torch.where(kept, levels, 0.0).long(), step)
+
+
+def _bounded(step: float, weight: Tensor) -> np.float32:
+    """``step``, or as much more as leaves the largest weight `MAX_LEVEL` of them."""
+    return np.float32(max(step, float(weight.abs().max()) / MAX_LEVEL))
 
 
 def calibrate(network: Network, settings: Calibrate, context: Context) -> StageReport:

@@ -107,12 +107,10 @@ class Compensation:
         are no filling, and their factors."""
         for block in range(len(self.kept)):
             counts = self.kept[block].sum(1)
-            numbers = torch.arange(0, len(counts), every)
+            numbers = counts.nonzero().flatten()[::every]
             for rows in torch.split(numbers, _size(int(counts.max()))):
                 kept = self.kept[block, rows]
                 most = int(counts[rows].max())
-                if not most:
-                    continue
                 index = torch.argsort(kept, dim=1, descending=True, stable=True)[:, :most]
                 valid = kept.gather(1, index)
                 own = self.moments[block][index.unsqueeze(2), index.unsqueeze(1)].double()
