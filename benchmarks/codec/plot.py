@@ -89,13 +89,22 @@ def draw(rows: Sequence[Row], drops: Iterable[float], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     full = reference(rows)
     for drop in (0.0, *drops):
-        label = "fp32" if drop == 0 else f"{drop:g} points less"
+        label = " fp32" if drop == 0 else f" -{drop:g}"
         axes.axhline(full - drop, color="0.8", linewidth=0.8, zorder=0)
-        axes.annotate(label, (1, full - drop), xycoords=("axes fraction", "data"), fontsize=7)
+        axes.annotate(
+            label,
+            (1, full - drop),
+            xycoords=("axes fraction", "data"),
+            fontsize=7,
+            va="baseline" if drop == 0 else "top",
+        )
     for name, found in curves(rows).items():
         sizes = [row["bytes"] / 1000 for row in found]
         axes.plot(sizes, [row["accuracy"] for row in found], marker="o", markersize=3, label=name)
     axes.set_xscale("log")
+    axes.set_xticks([50, 100, 200, 500, 1000, 2000], minor=False)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_ylim(bottom=full - 4, top=full + 0.4)
     axes.set_xlabel("file, kB")
     axes.set_ylabel("top-1 accuracy, %")
