@@ -66,7 +66,9 @@ class Quantizer:
         self._weights = {name: layer.weight.cpu().clone() for name, layer in layers.items()}
         self._kept = {name: weight != 0 for name, weight in self._weights.items()}
         self._importance = {
-            name: s.importance for name, s in found.layers.items() if self._reaches(name, s)
+            name: s.importance
+            for name, s in found.layers.items()
+            if self._alive(name, s.importance).any() and float(s.moments.abs().max()) > 0
         }
         self._compensations = {
             name: self._compensation(name, found.layers[name].moments) for name in self._importance
@@ -74,18 +76,15 @@ class Quantizer:
         kept = sum(int(mask.sum()) for mask in self._kept.values())
         self._unit = math.sqrt(12 * found.energy / max(kept, 1))
 
-    def _reaches(self, name: str, found: sensitivity.Sensitivity) -> bool:
-        """Whether any weight that is left in a layer does anything to the outputs."""
+    def _alive(self, name: str, importance: Tensor) -> Tensor:
+        """Which weights of a layer are left, in rows that reach an output; in blocks."""
         kept = sensitivity.blocks(self.layers[name], self._kept[name])
-        reaching = kept & (found.importance > 0).unsqueeze(2)
-        return bool(reaching.any()) and float(found.moments.abs().max()) > 0
+        return kept & (importance > 0).unsqueeze(2)
 
     def _compensation(self, name: str, moments: Tensor) -> tuple[Compensation, float]:
         """Of one layer, and the step at which it adds a unit of error for each weight."""
         importance = self._importance[name]
-        alive = sensitivity.blocks(self.layers[name], self._kept[name])
-        alive = alive & (importance > 0).unsqueeze(2)
-        found = Compensation.of(moments, alive, importance)
+        found = Compensation.of(moments, self._alive(name, importance), importance)
         typical = importance.clamp_min(_WEAKEST * float(importance.mean())).log().mean().exp()
         return found, math.sqrt(found.spread / float(typical))
 
