@@ -76,7 +76,7 @@ def coded(name: str, profile: str, file: Path, rounds: int) -> list[Row]:
         {threads: probe("decode", str(file), str(threads)) for threads in (1, 2)}
         for _ in range(rounds)
     ]
-    scaling = median(turn[1]["seconds"] / turn[2]["seconds"] for turn in turns)
+    one, two = (min(turn[threads]["seconds"] for turn in turns) for threads in (1, 2))
     for threads in (1, 2):
         seconds = [turn[threads]["seconds"] for turn in turns]
         rows.append(
@@ -86,7 +86,7 @@ def coded(name: str, profile: str, file: Path, rounds: int) -> list[Row]:
                 "cpu_seconds": min(turn[threads]["cpu_seconds"] for turn in turns),
                 "peak": max(turn[threads]["peak"] for turn in turns),
                 "output": written["output"],
-                **({"times_one_thread": round(scaling, 3)} if threads == 2 else {}),
+                **({"times_one_thread": round(one / two, 3)} if threads == 2 else {}),
             }
         )
     for row in rows:

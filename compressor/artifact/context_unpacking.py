@@ -1,7 +1,6 @@
 """The payload of the CONTEXT mode back to indices, or `ArtifactError`."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from compressor.coding.streams_core import Target
 from compressor.errors import ArtifactError
 
 
-@dataclass(frozen=True, eq=False)
-class ContextPayload:
+class ContextPayload(NamedTuple):
     """The parsed payload of a CONTEXT tensor."""
 
     codebook: Book

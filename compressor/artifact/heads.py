@@ -1,7 +1,6 @@
 """What the payloads of all coded modes begin with: codebook, gap width, flags."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,7 @@ from compressor.errors import ArtifactError
 Book = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
+class Head(NamedTuple):
     """The parsed head: gap width, whether floats are float16, codebook (k,), and its bytes."""
 
     width: int

@@ -7,8 +7,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import NamedTuple
 
 from compressor.artifact.types import DTYPES, Limits, Mode
 from compressor.coding.buffer import ByteReader, varint
@@ -27,8 +26,7 @@ _GRAPH = struct.Struct("<III")  # raw, stored, CRC-32
 _CRC = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRecord:
+class TensorRecord(NamedTuple):
     """One tensor's line in the directory; ``decoded_crc`` is ``None`` where the mode has none."""
 
     name: str
@@ -45,19 +43,20 @@ class TensorRecord:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
-class GraphRecord:
+class GraphRecord(NamedTuple):
     """The graph section: its length inflated and in the file, and its CRC-32 in the file."""
-
-    RECORD_BYTES: ClassVar[int] = 12
 
     raw_bytes: int
     stored_bytes: int
     crc: int
 
+    @property
+    def total_bytes(self) -> int:
+        """The section and its record."""
+        return self.stored_bytes + _GRAPH.size
 
-@dataclass(frozen=True)
-class Preamble:
+
+class Preamble(NamedTuple):
     """All that stands before the first payload; ``size`` is its length in bytes."""
 
     tensors: tuple[TensorRecord, ...]

@@ -1,8 +1,8 @@
 """Payloads of the rANS modes back to symbols, or `ArtifactError`."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +75,7 @@ class _RansReader:
         self._decoder.finish()
 
 
-@dataclass(frozen=True, eq=False)
-class DensePayload:
+class DensePayload(NamedTuple):
     """The parsed payload of a DENSE_RANS tensor."""
 
     shape: tuple[int, ...]
@@ -125,5 +124,5 @@ def parse_dense(record: TensorRecord, payload: memoryview) -> DensePayload:
     segments = read_segments(reader, record.shape, None)
     values = sum(len(each.body) for each in segments)
     parts = Parts(values=values, tables=side, codebook=head.bytes)
-    parts = replace(parts, other=len(payload) - parts.total)
+    parts = parts._replace(other=len(payload) - parts.total)
     return DensePayload(record.shape, codebook, classes, tables, segments, parts)

@@ -102,7 +102,7 @@ class Artifact:
     def size_without_graph(self) -> int:
         """Bytes that the same file has when it is written without its graph; exact."""
         graph = self._preamble.graph
-        return self.size - (graph.stored_bytes + graph.RECORD_BYTES if graph else 0)
+        return self.size - (graph.total_bytes if graph else 0)
 
     @cached_property
     def graph(self) -> bytes | None:

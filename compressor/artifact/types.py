@@ -1,8 +1,8 @@
 """What goes into an artifact and what is known of it: plain records, no behaviour."""
 
 import enum
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -104,8 +104,7 @@ class Shared:
         return out.reshape(self.indices.shape)
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a reader accepts, checked before memory is taken; a file declaring more is refused.
 
     Attributes:
@@ -121,8 +120,7 @@ class Limits:
     max_graph_bytes: int = 256 << 20
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """Bytes of a payload by what they hold; they add up to the payload.
 
     ``values`` are codebook indices or weights, ``gaps`` positions (in the modes that have one
@@ -142,8 +140,7 @@ class Parts:
         return self.values + self.gaps + self.tables + self.codebook + self.other
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One tensor of an artifact, for `compress inspect`.
 
     Attributes:
@@ -161,7 +158,7 @@ class Entry:
     elements: int
     nonzero: int
     bytes: int
-    parts: Parts = field(repr=False)
+    parts: Parts
     gap_width: int | None = None
     fillers: int = 0
     codebook_size: int | None = None

@@ -6,9 +6,9 @@ against the caller's limits before that (`compressor.artifact.layout`).
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,7 @@ _ENTRIES = 1 << 16
 """Entries decoded at once."""
 
 
-@dataclass(frozen=True, eq=False)
-class GapPayload:
+class GapPayload(NamedTuple):
     """The parsed payload of a GAP mode; GAP_FLOAT has an empty codebook.
 
     ``segments`` have what decodes their streams, ``None`` where one has no weight; there are no
@@ -48,9 +47,7 @@ class GapPayload:
     fillers: int
     parts: Parts
     codebook: npt.NDArray[np.float32]
-    segments: "list[tuple[Segment, _StreamEntries | RansEntries | None]]" = field(
-        default_factory=list
-    )
+    segments: "list[tuple[Segment, _StreamEntries | RansEntries | None]]"
 
     def fill(self, target: Target, threads: int) -> bool:
         """Decode into ``target`` by the C core; return whether it did."""
@@ -160,7 +157,7 @@ def parse_gaps(record: TensorRecord, payload: memoryview) -> GapPayload:
     if not kept:
         reader.finish()
         parts = Parts(codebook=centroids, other=len(payload) - centroids)
-        return GapPayload(width, half, 0, 0, parts, codebook)
+        return GapPayload(width, half, 0, 0, parts, codebook, [])
     start = reader.position
     make: Callable[[Segment], _StreamEntries | RansEntries]
     if record.mode is Mode.GAP_RANS:
@@ -178,7 +175,7 @@ def parse_gaps(record: TensorRecord, payload: memoryview) -> GapPayload:
     used = [entries for _, entries in segments if entries is not None]
     values, gap_bytes = sum(each.value_bytes for each in used), sum(each.gap_bytes for each in used)
     parts = Parts(values, gap_bytes, tables, centroids)
-    parts = replace(parts, other=len(payload) - parts.total)
+    parts = parts._replace(other=len(payload) - parts.total)
     return GapPayload(width, half, kept, fillers, parts, codebook, segments)
 
 

@@ -8,8 +8,7 @@ entry. With b = 0 every weight up to the last non-zero one is an entry: dense co
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +27,7 @@ Symbols = npt.NDArray[np.unsignedinteger[Any]]
 Positions = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class Runs:
+class Runs(NamedTuple):
     """How often each run of zeros occurs before a non-zero value: (u,) lengths, (u,) counts."""
 
     lengths: npt.NDArray[np.int64]

@@ -1,6 +1,5 @@
 """What an artifact holds, tensor by tensor, for ``compress inspect``."""
 
-from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -27,7 +26,7 @@ def contents(artifact: Artifact) -> dict[str, Any]:
             "gap_width": entry.gap_width,
             "fillers": entry.fillers,
             "bytes": entry.bytes,
-            "parts": asdict(entry.parts),
+            "parts": entry.parts._asdict(),
         }
         for entry in artifact.entries
     ]
