@@ -9,7 +9,7 @@ import click
 
 from compressor.cli.shared import FILE, by_flag, data_options, input_shape, listening
 from compressor.errors import OutputError, UsageError
-from compressor.recipe import RATE, Calibrate, Recipe
+from compressor.recipe import DISTILL, RATE, Calibrate, Recipe
 
 # option -> the setting that it changes
 SETTINGS = {
@@ -70,6 +70,15 @@ SETTINGS = {
 @click.option("--epochs", type=int, help="Epochs of retraining after pruning.")
 @click.option("--lr", type=float, help="Learning rate of that retraining.")
 @click.option("--finetune-epochs", type=int, help="Epochs of fine-tuning the centroids.")
+@click.option(
+    "--distill",
+    type=click.FloatRange(0, 1),
+    metavar="WEIGHT",
+    is_flag=False,
+    flag_value=DISTILL,
+    help="In all retraining, WEIGHT of the loss is for the dense network's answers, the rest for "
+    f"the labels [{DISTILL} if not given].",
+)
 @data_options
 @click.option(
     "--arch",
@@ -161,6 +170,8 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         changes[key.strip()] = value.strip()
     try:
         recipe = recipe.with_settings(changes)
+        if options["distill"] is not None:
+            recipe = _distilled(recipe, options["distill"], changes)
     except UsageError as error:
         raise UsageError(by_flag(str(error), SETTINGS, options)) from None
     if recipe.prune is None and recipe.share is None and recipe.calibrate is None:
@@ -169,6 +180,14 @@ def _recipe(options: dict[str, Any]) -> Recipe:
             "--recipe FILE"
         )
     return recipe
+
+
+def _distilled(recipe: Recipe, weight: float, changes: dict[str, Any]) -> Recipe:
+    """Every training of the recipe distilled, except where ``--set`` has said otherwise."""
+    keys = [f"{name}.distill" for name in recipe.trainings]
+    if not keys:
+        raise UsageError("--distill has no effect: the recipe has no stage that retrains")
+    return recipe.with_settings({key: weight for key in keys if key not in changes})
 
 
 def _save(recipe: Recipe, target: Path, *, force: bool) -> None:

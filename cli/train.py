@@ -12,12 +12,10 @@ from compressor.errors import OutputError, UsageError
 from compressor.files import check_writable
 from compressor.recipe import FROM_NOTHING, DataSpec, Training, from_table, to_table
 
+TRAINING = ("epochs", "lr", "batch_size", "weight_decay", "optimizer", "augment", "slimming")
 # option -> the setting that it changes
 SETTINGS = {
-    **{
-        name: name
-        for name in ("epochs", "lr", "batch_size", "weight_decay", "optimizer", "augment")
-    },
+    **{name: name for name in TRAINING},
     **{name: f"data.{name}" for name in ("validation", "mean", "std")},
 }
 
@@ -32,6 +30,13 @@ SETTINGS = {
 @click.option("--weight-decay", type=float, help="[default: 0.0005]")
 @click.option("--optimizer", help="sgd or adam [default: sgd].")
 @click.option("--augment", help="auto, none, flip-crop or affine [default: auto].")
+@click.option(
+    "--slimming",
+    type=float,
+    metavar="LAMBDA",
+    help="L1 penalty on the scales of batch norms, 1e-5 or 1e-4 in the paper, for channels to be "
+    "removed by their scales [default: 0].",
+)
 @click.option(
     "--validation", type=float, help="Fraction of the training images kept aside [default: 0.1]."
 )

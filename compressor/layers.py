@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from compressor.errors import StageError
@@ -56,6 +57,12 @@ def compressible_layers(module: nn.Module, *, every_name: bool = False) -> dict[
         elif isinstance(child, nn.Linear):
             layers[name] = Layer(name, "fc", child)
     return layers
+
+
+def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
+    """Batch norms by name, in the network's own order."""
+    found = module.named_modules()
+    return {name: child for name, child in found if isinstance(child, _BatchNorm)}
 
 
 class Masked(nn.Module):

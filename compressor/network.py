@@ -57,12 +57,16 @@ class StageReport:
 
 @dataclass
 class Context:
-    """What a stage may use besides its settings: data (or none), device, seed, and an ear."""
+    """What a stage may use besides its settings: data (or none), device, seed, and an ear.
+
+    ``teacher`` is the dense network, frozen, where a training asks to be distilled from it.
+    """
 
     data: "Data | None" = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     progress: Progress = field(default_factory=Progress)
+    teacher: nn.Module | None = None
 
 
 def digest_tensors(state: dict[str, Tensor]) -> str:

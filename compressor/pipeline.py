@@ -29,6 +29,7 @@ from compressor.reporting.measure import layer_macs, measure
 from compressor.storage import load_decoded, plain_state, stored_tensors
 from compressor.training.data import Data, normalise
 from compressor.training.fit import evaluate
+from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
 SCHEMA = 1
@@ -78,6 +79,10 @@ class Run:
     def _stages(self) -> Json:
         with deterministic(self.recipe.threads, self.recipe.device):
             self.network.module.to(self.context.device)
+            distilled = any(each.distill for each in self.recipe.trainings.values())
+            if distilled and self.context.data is not None:
+                # As loaded, before any stage: one that is resumed into has the same teacher.
+                self.context.teacher = frozen(self.network.module)
             self._step("dense", self._dense, lambda: None)
             if self.recipe.prune is not None:
                 self._train_stage("prune", prune, self.recipe.prune)

@@ -12,6 +12,7 @@ from compressor.pruning.thresholds import deviation, magnitude_mask
 from compressor.recipe import Recipe
 from compressor.training.data import Data
 from compressor.training.fit import check_fit
+from compressor.training.slimming import scales
 
 Row = dict[str, Any]
 
@@ -20,8 +21,8 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
     """A row per layer: weights, threshold, sparsity before retraining, bits. Changes nothing.
 
     Raises :class:`CompressorError` for a device that is not there, data with more classes than
-    the network has outputs, a rule that fits no layer, a layer that would vanish, or layers that
-    are tied or parametrized by their owner.
+    the network has outputs, a rule that fits no layer, a layer that would vanish, layers that are
+    tied or parametrized by their owner, or slimming without a batch norm.
     """
     find_device(recipe.device)
     budget = recipe.calibrate is not None and recipe.calibrate.max_drop is not None
@@ -31,6 +32,8 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
             "(--max-drop)"
         )
     _check_layers(network)
+    if any(training.slimming for training in recipe.trainings.values()):
+        scales(network.module)
     if data is not None:
         check_fit(network.module, network.example, data)
     return _plan(network, recipe)

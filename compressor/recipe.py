@@ -36,6 +36,9 @@ AUGMENTS = ("auto", "none", "flip-crop", "affine")
 RATE = 0.02
 """The rate of ``--rate-aware`` alone: the most that cost the LeNets no validation image."""
 
+DISTILL = 0.9
+"""The share of ``--distill`` alone."""
+
 NOISE = 0.045
 """The noise of ``--quantize auto`` alone: costs the ResNets of CIFAR-10 a tenth of a point."""
 
@@ -106,6 +109,9 @@ class Training:
     ``lr`` falls from its value to 0 along a half cosine over all steps, after a linear warm-up
     over the first ``warmup`` fraction of them. ``weight_decay`` acts on weights of two and more
     dimensions only, not on biases, norms or codebooks. ``augment`` "auto" is the data set's own.
+    ``distill`` is the share of the loss that asks for the dense network's answers at
+    ``temperature``, not for the labels. ``slimming`` is the price of batch norms' scales, which
+    drives those to 0 whose channels are needed least.
     """
 
     epochs: int = 10
@@ -116,6 +122,9 @@ class Training:
     batch_size: int = 128
     warmup: float = 0.05
     augment: str = "auto"
+    distill: float = 0.0
+    temperature: float = 4.0
+    slimming: float = 0.0
 
     def __post_init__(self) -> None:
         _choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -128,6 +137,9 @@ class Training:
             weight_decay=_number("weight_decay", self.weight_decay, 0.0, 10.0),
             batch_size=_integer("batch_size", self.batch_size, 1, 1_000_000),
             warmup=_number("warmup", self.warmup, 0.0, 0.9),
+            distill=_number("distill", self.distill, 0.0, 1.0),
+            temperature=_number("temperature", self.temperature, 0.01, 1000.0),
+            slimming=_number("slimming", self.slimming, 0.0, 1.0),
         )
 
 
@@ -314,6 +326,18 @@ class Recipe:
                 raise UsageError("input_shape is empty: give the sizes of one input, C, H, W")
             sizes = tuple(_integer("input_shape", size, 1, 1 << 20) for size in self.input_shape)
             _settle(self, input_shape=sizes)
+
+    @property
+    def trainings(self) -> dict[str, Training]:
+        """The trainings of the stages that are present, by dotted name: ``prune.retrain``, ..."""
+        stages = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            f"{stage}.{item.name}": getattr(settings, item.name)
+            for stage, settings in stages.items()
+            if dataclasses.is_dataclass(settings)
+            for item in fields(settings)
+            if isinstance(getattr(settings, item.name), Training)
+        }
 
     def to_toml(self) -> str:
         """The recipe as TOML: every setting, also the defaults, so that nothing is implied."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from compressor.errors import StageError
 from compressor.network import Context
 from compressor.recipe import Training
 from compressor.training.data import Data, Split, batches
+from compressor.training.losses import loss_of
+from compressor.training.slimming import penalise, scales
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Epoch:
 def fit(module: nn.Module, training: Training, context: Context, title: str) -> list[Epoch]:
     """Train every parameter of ``module`` in place; the last epoch is what stays.
 
-    The same module, data, settings and seed give the same weights on one machine and thread
-    count. Raises :class:`StageError` where the loss stops being finite.
+    The same module, data, settings, teacher and seed give the same weights on one machine and
+    thread count. Raises :class:`StageError` where the loss stops being finite, or where there is
+    no teacher to distil from or no batch norm to slim.
     """
     data = context.data
     if data is None or training.epochs == 0:
@@ -41,6 +43,8 @@ def fit(module: nn.Module, training: Training, context: Context, title: str) -> 
     torch.manual_seed(context.seed)
     steps = math.ceil(len(data.train.y) / training.batch_size)
     optimizer = _optimizer(module, training)
+    loss_function = loss_of(training, context.teacher)
+    slimmed = scales(module) if training.slimming else []
     history: list[Epoch] = []
     with context.progress.task(title, steps * training.epochs) as advance:
         for epoch in range(training.epochs):
@@ -54,9 +58,10 @@ def fit(module: nn.Module, training: Training, context: Context, title: str) -> 
                 )
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = functional.cross_entropy(module(x), y)
+                loss = loss_function(module(x), x, y)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                penalise(slimmed, training.slimming)
                 optimizer.step()
                 total += loss.detach().double().cpu() * len(y)
                 advance(_note(epoch, training, history))
