@@ -86,6 +86,9 @@ TRAININGS = st.builds(
     batch_size=st.integers(1, 4096),
     warmup=FRACTIONS,
     augment=st.sampled_from(AUGMENTS),
+    distill=finite(0, 1),
+    temperature=finite(0.1, 100),
+    slimming=finite(0, 1),
 )
 PRUNES = st.builds(
     Prune, sensitivity=rules(finite(0, 9)), rounds=st.integers(1, 9), retrain=TRAININGS
@@ -219,6 +222,9 @@ CHANGED: dict[Dotted, object] = {
         "batch_size": 64,
         "warmup": 0.1,
         "augment": "none",
+        "distill": 0.5,
+        "temperature": 2.0,
+        "slimming": 1e-4,
     }.items()
 }
 

