@@ -102,6 +102,12 @@ SETTINGS = {
     "--save-recipe", type=FILE, metavar="FILE", help="Also write the resolved recipe here."
 )
 @click.option("--weights-only", is_flag=True, help="Leave the ONNX graph out of the artifact.")
+@click.option(
+    "--int8", is_flag=True, help="Also write an INT8 QDQ ONNX file, calibrated on the --data."
+)
+@click.option(
+    "--ort", is_flag=True, help="Also write ONNX Runtime's own format, for mobile and web builds."
+)
 @click.option("--seed", type=int, help="Seed of everything random.")
 @click.option("--threads", type=int, help="CPU threads [default: all cores].")
 @click.option("--device", help="cpu, cuda or cuda:N.")
@@ -116,8 +122,8 @@ SETTINGS = {
 def run(model: Path, **options: Any) -> None:
     """Compress MODEL, a checkpoint (.pt, .pth, .th or .safetensors).
 
-    Writes the artifact, the dense ONNX file, report.json and recipe.toml into one folder. Without
-    --data nothing is retrained and accuracy is not measured.
+    Writes the artifact, the dense ONNX file, report.json and recipe.toml into one folder, and with
+    --int8 or --ort more. Without --data nothing is retrained and accuracy is not measured.
     """
     recipe = _recipe(options)
     if options["force"] and options["resume"]:
@@ -161,6 +167,7 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         recipe = replace(recipe, calibrate=None)
     if options["weights_only"]:
         changes["encode.graph"] = False
+    changes |= {f"export.{name}": True for name in ("int8", "ort") if options[name]}
     if options["shape"] is not None:
         changes["input_shape"] = input_shape(options["shape"])
     for item in options["changes"]:

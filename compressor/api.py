@@ -47,8 +47,8 @@ def compress(
     A module given is changed in place: it ends as the network that the artifact decodes to.
     ``data`` (a spec or a loaded :class:`Data`) goes before the recipe's own. ``input_shape`` is
     one input without the batch; it is needed for a module where no data tell it. With ``output``
-    the four files are written to that folder, as the command line does. Raises
-    :class:`CompressorError`.
+    the files are written to that folder, as the command line does: those that ``recipe.export``
+    asks for besides are to be found nowhere else. Raises :class:`CompressorError`.
     """
     if isinstance(data, str):
         recipe = dataclasses.replace(recipe, data=DataSpec(data))

@@ -16,7 +16,7 @@ import torch
 from compressor import __version__, artifact, preflight
 from compressor.determinism import deterministic
 from compressor.errors import CompressorError
-from compressor.export import graph, onnx, verify
+from compressor.export import graph, onnx, optional, verify
 from compressor.layers import compressible_layers, restore
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
@@ -95,6 +95,7 @@ class Run:
             report = self._report()
             self.workspace.write(RECIPE, self.recipe.to_toml().encode())
             outputs = {DCZ: self._name("dcz"), ONNX: self._name("onnx"), RECIPE: RECIPE}
+            outputs |= {_kept(end): self._name(end) for end in self._optional().values()}
             self.workspace.publish(outputs, report)
         return {"fingerprint": self.workspace.fingerprint, **report}
 
@@ -192,12 +193,19 @@ class Run:
         difference = verify.check(model, module, inputs, settings.tolerance)
         module.to(self.context.device)
         self.workspace.write(ONNX, model)
+        asked: Json = {}
+        for name, content, row in optional.outputs(
+            model, inputs.numpy(), self.recipe, self.context
+        ):
+            self.workspace.write(_kept(self._optional()[name]), content)
+            asked[name] = row
         return {
             "bytes": len(model),
             "gzip_bytes": len(gzip.compress(model, 9, mtime=0)),
             "opset": settings.opset,
             "compared_on": f"{difference.samples} {kind} inputs",
             **{f"difference_{key}": value for key, value in asdict(difference).items()},
+            **asked,
         }
 
     def _report(self) -> Json:
@@ -205,6 +213,7 @@ class Run:
         models = {
             "dense": self.workspace.read("dense.onnx"),
             "compressed": self.workspace.read(ONNX),
+            **{name: self.workspace.read(_kept(end)) for name, end in self._optional().items()},
         }
         times = latency(models, tuple(network.example.shape), progress=self.context.progress)
         not_measured = [] if data else ["accuracy: no data set was given (--data)"]
@@ -219,7 +228,11 @@ class Run:
             },
             "data": _describe(data),
             "stages": self.reports,
-            "files": {"artifact": self._name("dcz"), "onnx": self._name("onnx")},
+            "files": {
+                "artifact": self._name("dcz"),
+                "onnx": self._name("onnx"),
+                **{name: self._name(end) for name, end in self._optional().items()},
+            },
             "latency": times,
             "environment": environment(),
             "not_measured": not_measured,
@@ -258,6 +271,9 @@ class Run:
         shape = self.network.example.shape[1:]
         return torch.randn(count, *shape, generator=generator), "random"
 
+    def _optional(self) -> dict[str, str]:
+        return optional.wanted(self.recipe.export)
+
     def _name(self, suffix: str) -> str:
         return f"{self.network.name}.{suffix}"
 
@@ -270,6 +286,10 @@ def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
         "recipe": recipe.digest(),
         "tool": __version__,
     }
+
+
+def _kept(suffix: str) -> str:
+    return f"output.{suffix}"
 
 
 def _layer_row(entry: artifact.Entry) -> Json:

@@ -5,7 +5,7 @@ from typing import Any
 from torch.nn.utils import parametrize
 
 from compressor.determinism import find_device
-from compressor.errors import StageError, UsageError
+from compressor.errors import DataError, StageError, UsageError
 from compressor.layers import compressible_layers
 from compressor.network import Network
 from compressor.pruning.thresholds import deviation, magnitude_mask
@@ -20,9 +20,10 @@ Row = dict[str, Any]
 def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
     """A row per layer: weights, threshold, sparsity before retraining, bits. Changes nothing.
 
-    Raises :class:`CompressorError` for a device that is not there, data with more classes than
-    the network has outputs, a rule that fits no layer, a layer that would vanish, layers that are
-    tied or parametrized by their owner, or slimming without a batch norm.
+    Raises :class:`CompressorError` for a device that is not there, images of another shape than
+    the network's, data with more classes than it has outputs, INT8 without data, a rule that fits
+    no layer, a layer that would vanish, layers that are tied or parametrized by their owner, or
+    slimming without a batch norm.
     """
     find_device(recipe.device)
     budget = recipe.calibrate is not None and recipe.calibrate.max_drop is not None
@@ -31,12 +32,27 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
             "calibrate.max_drop needs data with validation images: give --data, or leave it out "
             "(--max-drop)"
         )
+    if recipe.export.int8 and data is None:
+        raise UsageError(
+            "export.int8 needs images to calibrate with: give --data, or leave it out (--int8)"
+        )
     _check_layers(network)
     if any(training.slimming for training in recipe.trainings.values()):
         scales(network.module)
     if data is not None:
+        _check_images(network, data)
         check_fit(network.module, network.example, data)
     return _plan(network, recipe)
+
+
+def _check_images(network: Network, data: Data) -> None:
+    """Refuse data that was loaded for another network; ``load`` itself asks for the shape."""
+    shape = tuple(network.example.shape[1:])
+    if data.input_shape != shape:
+        raise DataError(
+            f"{data.name}: the images are {data.input_shape} (channels, height, width), the "
+            f"network takes {shape}: load the data with that input_shape"
+        )
 
 
 def _check_layers(network: Network) -> None:

@@ -247,15 +247,20 @@ class Encode:
 
 @dataclass(frozen=True)
 class Export:
-    """Stage 4: the dense ONNX file and its check against PyTorch.
+    """Stage 4: the dense ONNX file and its check against PyTorch; other files made of it.
 
     ``tolerance`` is the largest difference allowed between ONNX Runtime and PyTorch, relative to
     the largest output; ``samples`` real inputs are compared (random ones where there is no data).
+    ``int8`` also writes an INT8 QDQ file, its ranges from ``calibration`` training images;
+    ``ort`` one in ONNX Runtime's own format, for its mobile and web builds.
     """
 
     opset: int = 18
     tolerance: float = 1e-4
     samples: int = 64
+    int8: bool = False
+    calibration: int = 256
+    ort: bool = False
 
     def __post_init__(self) -> None:
         _settle(
@@ -263,6 +268,7 @@ class Export:
             opset=_integer("export.opset", self.opset, 18, 23),
             tolerance=_number("export.tolerance", self.tolerance, 0.0, 1.0),
             samples=_integer("export.samples", self.samples, 1, 4096),
+            calibration=_integer("export.calibration", self.calibration, 1, 1 << 20),
         )
 
 

@@ -5,7 +5,7 @@ While a run is under way, its folder holds ``.stages/``::
     run.json            model, data, recipe and tool that the run is of (its fingerprint)
     STAGE.json          written last when a stage is finished: what it reports
     STAGE.safetensors   the network after a stage
-    output.dcz, .onnx   the outputs, until all are ready
+    output.*            the outputs, until all are ready
 
 Every file is written whole or not at all. At the end the outputs appear in the folder itself, one
 atomic rename each, ``report.json`` last, and ``.stages/`` goes. So at every moment the folder

@@ -27,10 +27,15 @@ def session(model: bytes, threads: int = 1) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: its warnings are about its own choices
+    return open_session(model, options)
+
+
+def open_session(model: bytes, options: Any) -> Any:
+    """:func:`session`, with options of one's own."""
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        raise ExportError(f"ONNX Runtime cannot load the file: {_first_line(error)}") from None
+        raise ExportError(f"ONNX Runtime cannot load the file: {first_line(error)}") from None
 
 
 def run(runtime: Any, name: str, inputs: Any) -> Any:
@@ -38,7 +43,7 @@ def run(runtime: Any, name: str, inputs: Any) -> Any:
     try:
         return runtime.run(None, {name: inputs})[0]
     except Exception as error:
-        raise ExportError(f"ONNX Runtime cannot run the file: {_first_line(error)}") from None
+        raise ExportError(f"ONNX Runtime cannot run the file: {first_line(error)}") from None
 
 
 def compare(model: bytes, module: nn.Module, inputs: Tensor) -> Difference:
@@ -71,5 +76,6 @@ def difference(expected: Any, found: Any) -> Difference:
     return Difference(absolute, relative, len(expected))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception of ONNX Runtime says; the rest is its own stack."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

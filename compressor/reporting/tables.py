@@ -1,5 +1,6 @@
 """A run's report as tables for a terminal."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich import box
@@ -102,9 +103,20 @@ def file_table(report: Json) -> Table:
         (files["onnx"], export["bytes"], "to run: dense, in any runtime"),
         ("  gzipped", export["gzip_bytes"], "the same, as downloaded"),
     )
-    for name, size, what in rows:
+    for name, size, what in (*rows, *_optional_files(files, export)):
         table.add_row(name, f"{size:,}", f"{fp32 / size:.1f}x", what)
     return table
+
+
+def _optional_files(files: Json, export: Json) -> Iterator[tuple[str, int, str]]:
+    what = {
+        "int8": "to run: 8-bit integers, in any ONNX runtime",
+        "ort": "to run: dense, in mobile and web builds of ONNX Runtime",
+    }
+    for key, text in what.items():
+        if key in export:
+            yield files[key], export[key]["bytes"], text
+            yield "  gzipped", export[key]["gzip_bytes"], "the same, as downloaded"
 
 
 def percent(fraction: float | None) -> str:
@@ -140,4 +152,21 @@ def _notes(report: Json) -> list[str]:
         notes.append(
             f"accuracy on the {data['test_images']:,} test images of {data['name']}, last epoch"
         )
+    if "int8" in export:
+        notes += _int8_notes(export["int8"], report["latency"]["ms"])
     return notes + [f"not measured: {item}" for item in report["not_measured"]]
+
+
+def _int8_notes(export: Json, ms: Json) -> list[str]:
+    notes = [
+        f"INT8: accuracy {percent(export['accuracy'])} in ONNX Runtime on this CPU; "
+        f"{export['quantized_layers']} of {export['layers']} layers quantized, ranges from "
+        f"{export['calibration_images']:,} training images"
+    ]
+    quantized, fp32 = ms["int8"]["median"], ms["compressed"]["median"]
+    if quantized >= fp32:
+        notes.append(
+            f"INT8 is no faster than fp32 here: {quantized:.3f} ms against {fp32:.3f} ms; "
+            "other CPUs and runtimes differ"
+        )
+    return notes

@@ -1,0 +1,399 @@
+"""The INT8 file and the run that makes it: accuracy, ranges, bytes, what is refused."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import compressor
+from compressor import pipeline
+from compressor.errors import DataError, ExportError, UsageError
+from compressor.export import graph, int8
+from compressor.export import onnx as exporting
+from compressor.network import Network
+from compressor.progress import Progress
+from compressor.quantization.inputs import drawn
+from compressor.recipe import Export, Prune, Recipe, Share, Training
+from compressor.reporting.tables import _notes
+from compressor.storage import plain_state
+from compressor.training import data as datasets
+from compressor.training.data import Data
+from compressor.training.fit import fit
+
+
+class Outcome(Protocol):
+    """What a command did: exit code, stdout, stderr (see conftest.py)."""
+
+    code: int
+    out: str
+    err: str
+
+
+Compress = Callable[..., Outcome]
+EXPORT = Export(int8=True, calibration=64, ort=True)
+ONCE = Training(epochs=1, batch_size=64)
+RECIPE = Recipe(prune=Prune(0.3, retrain=ONCE), share=Share(5, finetune=ONCE), export=EXPORT)
+
+
+def module(last: nn.Module | None = None) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(16 * 9, 10), last or nn.Identity()),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return datasets.load("digits", input_shape=(1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Data) -> nn.Module:
+    network = module()
+    context = compressor.network.Context(digits)
+    fit(network, Training(epochs=5, lr=0.1, batch_size=64), context, "train")
+    return network.eval()
+
+
+def onnx_file(network: nn.Module) -> bytes:
+    return exporting.build(
+        graph.trace(network, torch.zeros(1, 1, 8, 8), 18), plain_state(network), {}
+    )
+
+
+@pytest.fixture(scope="module")
+def calibration(digits: Data) -> np.ndarray:
+    images: np.ndarray = datasets.normalise(digits.train.x[:100], digits).numpy()
+    return images
+
+
+@pytest.fixture(scope="module")
+def dense(trained: nn.Module) -> bytes:
+    return onnx_file(trained)
+
+
+@pytest.fixture(scope="module")
+def quantized(dense: bytes, calibration: np.ndarray) -> bytes:
+    return int8.quantize(dense, [calibration[:60], calibration[60:]])
+
+
+def outputs(content: bytes, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found: np.ndarray = session.run(None, {"input": x})[0]
+    return found
+
+
+def error(expected: np.ndarray, found: np.ndarray) -> float:
+    """Root of the mean square of the difference, relative to that of what is expected."""
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def constants(content: bytes) -> dict[str, np.ndarray]:
+    proto = onnx.load_from_string(content)
+    return {item.name: onnx.numpy_helper.to_array(item) for item in proto.graph.initializer}
+
+
+# ---- the file ----------------------------------------------------------------------------------
+
+
+def test_weights_are_int8_with_a_scale_for_each_channel(dense: bytes, quantized: bytes) -> None:
+    weight = constants(dense)["0.weight"]  # (16, 1, 3, 3)
+    proto, values = onnx.load_from_string(quantized), constants(quantized)
+    (conv,) = [node for node in proto.graph.node if node.op_type == "Conv"]
+    (source,) = [node for node in proto.graph.node if conv.input[1] in node.output]
+    integers, scale, zero = (values[name] for name in source.input)
+
+    assert integers.dtype == np.int8
+    assert not zero.any()
+    # Symmetric: the largest weight of a channel is 127 steps, or 127.5, as releases differ.
+    assert scale == pytest.approx(np.abs(weight).max((1, 2, 3)) / 127, rel=0.01)
+    steps = scale.reshape(-1, 1, 1, 1)
+    assert np.abs(integers * steps - weight).max() <= 0.51 * scale.max()
+
+
+def test_the_range_of_the_input_is_that_of_the_images(
+    quantized: bytes, calibration: np.ndarray
+) -> None:
+    proto, values = onnx.load_from_string(quantized), constants(quantized)
+    (first,) = [node for node in proto.graph.node if "input" in node.input]
+    low, high = min(calibration.min(), 0), max(calibration.max(), 0)
+
+    assert first.op_type == "QuantizeLinear"
+    assert values[first.input[2]].dtype == np.uint8
+    assert float(values[first.input[1]]) == pytest.approx((high - low) / 255, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 360])
+def test_it_runs_with_any_batch(dense: bytes, quantized: bytes, digits: Data, batch: int) -> None:
+    x = datasets.normalise(digits.test.x[:batch], digits).numpy()
+    expected, found = outputs(dense, x), outputs(quantized, x)
+
+    assert found.shape == (batch, 10)
+    assert 0 < error(expected, found) < 0.05
+
+
+def test_accuracy_is_the_share_of_right_answers(quantized: bytes, digits: Data) -> None:
+    x, y = datasets.normalise(digits.test.x, digits).numpy(), digits.test.y.numpy()
+    expected = np.mean(outputs(quantized, x).argmax(1) == y)
+    pairs = [(x[i : i + 50], y[i : i + 50]) for i in range(0, len(y), 50)]  # the last is smaller
+
+    assert int8.accuracy(quantized, pairs) == pytest.approx(expected)
+    assert expected > 0.8
+
+
+def test_only_operator_sets_in_use_are_declared(quantized: bytes) -> None:
+    proto = onnx.load_from_string(quantized)
+    onnx.checker.check_model(proto, full_check=True)
+
+    assert [(item.domain, item.version) for item in proto.opset_import] == [("", 18)]
+
+
+@pytest.mark.parametrize("opset", [21, 23])
+def test_later_opsets_are_quantized_too(trained: nn.Module, digits: Data, opset: int) -> None:
+    x = datasets.normalise(digits.train.x[:50], digits).numpy()
+    file = exporting.build(
+        graph.trace(trained, torch.zeros(1, 1, 8, 8), opset), plain_state(trained), {}
+    )
+    assert int8.quantized_layers(int8.quantize(file, [x])) == (2, 2)
+
+
+def test_the_same_input_gives_the_same_bytes_in_every_process(
+    dense: bytes, quantized: bytes, calibration: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "net.onnx").write_bytes(dense)
+    np.save(tmp_path / "images.npy", calibration)
+    code = (
+        "import sys, pathlib, numpy as np; from compressor.export import int8; "
+        "folder = pathlib.Path(sys.argv[1]); images = np.load(folder / 'images.npy'); "
+        "file = int8.quantize((folder / 'net.onnx').read_bytes(), [images[:60], images[60:]]); "
+        "(folder / 'net.int8.onnx').write_bytes(file)"
+    )
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", code, tmp_path],
+            check=True,
+            env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parents[1],
+        )
+        assert (tmp_path / "net.int8.onnx").read_bytes() == quantized
+
+
+class Odd(nn.Module):
+    """Operators without an integer form."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cumsum(torch.sin(x), 1)
+
+
+def test_operators_without_an_integer_form_stay_float(calibration: np.ndarray) -> None:
+    model = onnx_file(module(Odd()))
+    content = int8.quantize(model, [calibration])
+    operators = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    expected, found = outputs(model, calibration), outputs(content, calibration)
+
+    assert {"Sin", "CumSum", "QuantizeLinear"} <= set(operators)
+    assert int8.quantized_layers(content) == (2, 2)
+    assert 0 < error(expected, found) < 0.05
+
+
+def test_quantized_layers_counts_float_ones_as_such(dense: bytes) -> None:
+    assert int8.quantized_layers(dense) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [([np.zeros((5, 1, 9, 9), np.float32)], "invalid dimensions"), ([], "No data")],
+    ids=["shape", "none"],
+)
+def test_images_that_do_not_fit_are_one_line(
+    dense: bytes, images: list[np.ndarray], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ExportError, match=f"ONNX Runtime cannot quantize .*{says}") as caught:
+        int8.quantize(dense, images)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().out == ""
+
+
+# ---- the run -----------------------------------------------------------------------------------
+
+
+def job(folder: Path, trained: nn.Module, data: Data | None, recipe: Recipe) -> pipeline.Run:
+    fresh = module()
+    fresh.load_state_dict(trained.state_dict())
+    network = Network(fresh, torch.zeros(1, 1, 8, 8), "net", "net")
+    return pipeline.Run(network, replace(recipe, threads=1), data, folder, Progress())
+
+
+@pytest.fixture(scope="module")
+def finished(
+    trained: nn.Module, digits: Data, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, job(folder, trained, digits, RECIPE).execute()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".json"}
+
+
+def test_a_run_leaves_both_files_and_reports_them(
+    finished: tuple[Path, dict[str, Any]], digits: Data
+) -> None:
+    folder, report = finished
+    files = contents(folder)
+    rows = report["stages"]["export"]
+    x, y = datasets.normalise(digits.test.x, digits).numpy(), digits.test.y.numpy()
+
+    assert set(files) == {"net.dcz", "net.onnx", "net.int8.onnx", "net.ort", "recipe.toml"}
+    assert report["files"]["int8"] == "net.int8.onnx"
+    assert report["files"]["ort"] == "net.ort"
+    for name in ("int8", "ort"):
+        content = files[report["files"][name]]
+        assert rows[name]["bytes"] == len(content)
+        assert rows[name]["gzip_bytes"] == len(gzip.compress(content, 9, mtime=0))
+    right = np.mean(outputs(files["net.int8.onnx"], x).argmax(1) == y)
+    assert rows["int8"]["accuracy"] == pytest.approx(right)
+    expected, found = outputs(files["net.onnx"], x), outputs(files["net.ort"], x)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert set(report["latency"]["ms"]) == {"dense", "compressed", "int8", "ort"}
+    assert set(contents(folder)) | {"report.json"} == {path.name for path in folder.iterdir()}
+
+
+def test_the_images_are_training_images_drawn_by_the_seed(
+    finished: tuple[Path, dict[str, Any]], digits: Data
+) -> None:
+    folder, report = finished
+    order = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(0))
+    x = datasets.normalise(digits.train.x[order[:64].sort().values], digits).numpy()
+
+    assert report["stages"]["export"]["int8"]["calibration_images"] == 64
+    expected = int8.quantize((folder / "net.onnx").read_bytes(), [x])
+    assert (folder / "net.int8.onnx").read_bytes() == expected
+
+
+def test_more_images_than_there_are_is_all_of_them(digits: Data) -> None:
+    context = compressor.network.Context(digits)
+    found = torch.cat(list(drawn(digits, 1 << 20, context).batches))
+
+    assert torch.equal(found, datasets.normalise(digits.train.x, digits))
+
+
+def test_a_repeated_and_a_resumed_run_give_the_same_bytes(
+    finished: tuple[Path, dict[str, Any]],
+    trained: nn.Module,
+    digits: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def stop(*_: object, **__: object) -> None:
+        raise Killed
+
+    for place in ("optional.ort.convert", "latency"):  # within the export, and after it
+        folder = tmp_path / place
+        with monkeypatch.context() as patch:
+            owner: Any = pipeline.optional.ort if "." in place else pipeline
+            patch.setattr(owner, place.rpartition(".")[2], stop)
+            with pytest.raises(Killed):
+                job(folder, trained, digits, RECIPE).execute()
+        assert not (folder / "net.int8.onnx").exists()
+        job(folder, trained, digits, RECIPE).execute(resume=True)
+        assert contents(folder) == contents(finished[0])
+
+
+def test_without_the_flags_nothing_is_added(
+    trained: nn.Module, digits: Data, tmp_path: Path
+) -> None:
+    report = job(tmp_path, trained, digits, replace(RECIPE, export=Export())).execute()
+
+    assert set(contents(tmp_path)) == {"net.dcz", "net.onnx", "recipe.toml"}
+    assert not {"int8", "ort"} & {*report["files"], *report["stages"]["export"]}
+
+
+def test_int8_without_data_is_refused_before_anything_is_written(
+    trained: nn.Module, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"export\.int8 needs images .* give --data"):
+        job(tmp_path / "out", trained, None, RECIPE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_another_shape_are_refused_before_anything_is_written(
+    trained: nn.Module, tmp_path: Path
+) -> None:
+    larger = datasets.load("digits", input_shape=(1, 10, 10))
+    with pytest.raises(DataError, match=r"\(1, 10, 10\) .* the network takes \(1, 8, 8\)"):
+        job(tmp_path / "out", trained, larger, RECIPE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_ort_file_needs_no_data(trained: nn.Module, tmp_path: Path) -> None:
+    recipe = Recipe(prune=Prune(0.3), export=Export(ort=True))
+    report = job(tmp_path, trained, None, recipe).execute()
+
+    assert report["stages"]["export"]["ort"]["difference_relative"] <= 1e-5
+    assert (tmp_path / "net.ort").read_bytes()[4:8] == b"ORTM"
+
+
+@pytest.mark.parametrize(("milliseconds", "said"), [(0.5, False), (2.0, True)])
+def test_int8_that_is_slower_is_said_to_be(
+    finished: tuple[Path, dict[str, Any]], milliseconds: float, said: bool
+) -> None:
+    report = json.loads(json.dumps(finished[1]))
+    report["latency"]["ms"]["compressed"]["median"] = 1.0
+    report["latency"]["ms"]["int8"]["median"] = milliseconds
+    notes = [note for note in _notes(report) if "no faster than fp32" in note]
+
+    assert bool(notes) is said
+    assert all("2.000 ms against 1.000 ms" in note for note in notes)
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def test_the_command_writes_them_and_shows_them(
+    compress: Compress, shelf: Path, here: Path
+) -> None:
+    data = ("--data", shelf / "data.npz")
+    done = compress(
+        *(shelf / "net.pt", *data, "--quantize", "5bit", "--finetune-epochs", 1, "--threads", 1),
+        *("--int8", "--ort", "--set", "export.calibration=32", "-o", "out"),
+    )
+    assert done.code == 0
+    for word in ("net.int8.onnx", "net.ort", "INT8: accuracy", "3 of 3 layers", "32 training"):
+        assert word in done.out
+    report = json.loads((here / "out" / "report.json").read_text())
+    size = report["stages"]["export"]["int8"]["bytes"]
+    assert f"{size:,}" in done.out
+    assert size == (here / "out" / "net.int8.onnx").stat().st_size
+    assert size < report["stages"]["export"]["bytes"] / 3.5
+
+    again = compress(shelf / "net.pt", "--recipe", "out/recipe.toml", "-q", "-o", "again")
+    assert (again.code, again.err) == (0, "")
+    for name in ("net.int8.onnx", "net.ort"):
+        assert (here / "again" / name).read_bytes() == (here / "out" / name).read_bytes()
+
+
+def test_the_command_without_data_says_what_to_add(
+    compress: Compress, shelf: Path, here: Path
+) -> None:
+    done = compress(shelf / "net.pt", "--quantize", "5bit", "--int8")
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    assert "give --data" in done.err
+    assert list(here.iterdir()) == []
