@@ -13,9 +13,11 @@ from compressor.recipe import DISTILL, RATE, Calibrate, Recipe
 
 # option -> the setting that it changes
 SETTINGS = {
+    "channels": "channels.ratio",
+    "target_macs": "channels.target_macs",
+    "criterion": "channels.criterion",
+    "round": "channels.round",
     "prune_sensitivity": "prune.sensitivity",
-    "epochs": "prune.retrain.epochs",
-    "lr": "prune.retrain.lr",
     "quantize": "share.bits",
     "rate_aware": "share.rate",
     "max_drop": "calibrate.max_drop",
@@ -33,6 +35,29 @@ SETTINGS = {
 
 @click.command(short_help="Compress a checkpoint (the default command).")
 @click.argument("model", type=FILE)
+@click.option(
+    "--channels",
+    metavar="RATIO",
+    help="Remove this fraction of the channels, so that a dense runtime is faster: 0.3, or per "
+    "layer layer1.*=0.3; with --global, of all channels together, wherever they are worth least.",
+)
+@click.option("--global", "everywhere", is_flag=True, help="See --channels.")
+@click.option(
+    "--target-macs",
+    metavar="PART",
+    help="Remove as many channels as leave this part of the multiply-adds: 0.5.",
+)
+@click.option(
+    "--criterion",
+    metavar="NAME",
+    help="What a channel is worth: l2, l1, gamma, next, taylor or random [default: l2].",
+)
+@click.option(
+    "--round", metavar="STEP", help="Widths are multiples of this [default: 8]; 1 for any width."
+)
+@click.option(
+    "--freeze-residual", is_flag=True, help="Leave channels that a sum of activations joins."
+)
 @click.option(
     "--prune-sensitivity",
     metavar="S",
@@ -67,7 +92,9 @@ SETTINGS = {
     help="How the artifact is coded: best (smallest), fast (decodes fastest) or huffman (as in "
     "the paper) [default: best below 5 million parameters, else fast].",
 )
-@click.option("--epochs", type=int, help="Epochs of retraining after pruning.")
+@click.option(
+    "--epochs", type=int, help="Epochs of retraining after channels or weights were removed."
+)
 @click.option("--lr", type=float, help="Learning rate of that retraining.")
 @click.option("--finetune-epochs", type=int, help="Epochs of fine-tuning the centroids.")
 @click.option(
@@ -167,6 +194,11 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         recipe = replace(recipe, calibrate=None)
     if options["weights_only"]:
         changes["encode.graph"] = False
+    if options["everywhere"]:
+        changes["channels.scope"] = "global"
+    if options["freeze_residual"]:
+        changes["channels.freeze_residual"] = True
+    changes |= _retraining(recipe, changes, options)
     changes |= {f"export.{name}": True for name in ("int8", "ort") if options[name]}
     if options["shape"] is not None:
         changes["input_shape"] = input_shape(options["shape"])
@@ -181,12 +213,25 @@ def _recipe(options: dict[str, Any]) -> Recipe:
             recipe = _distilled(recipe, options["distill"], changes)
     except UsageError as error:
         raise UsageError(by_flag(str(error), SETTINGS, options)) from None
-    if recipe.prune is None and recipe.share is None and recipe.calibrate is None:
+    stages = (recipe.channels, recipe.prune, recipe.share, recipe.calibrate)
+    if all(stage is None for stage in stages):
         raise UsageError(
-            "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit or auto) or "
-            "--recipe FILE"
+            "nothing to do: give --channels (0.3), --prune-sensitivity (0.25), --quantize (5bit or "
+            "auto) or --recipe FILE"
         )
     return recipe
+
+
+def _retraining(recipe: Recipe, changes: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """``--epochs`` and ``--lr`` for every stage that removes something."""
+    asked = {key.partition(".")[0] for key in changes}
+    present = [name for name in ("channels", "prune") if name in asked or getattr(recipe, name)]
+    given = {name: options[name] for name in ("epochs", "lr") if options[name] is not None}
+    return {
+        f"{stage}.retrain.{name}": value
+        for stage in present or ["prune"]
+        for name, value in given.items()
+    }
 
 
 def _distilled(recipe: Recipe, weight: float, changes: dict[str, Any]) -> Recipe:

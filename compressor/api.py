@@ -86,7 +86,10 @@ def load(path: str | Path, *, arch: str | None = None) -> nn.Module:
     if name is None:
         raise LoadError(f"{path} does not tell its architecture: give arch=")
     module = loading.module_for(
-        name, {n: torch.from_numpy(v) for n, v in decoded.tensors().items()}, Path(path)
+        name,
+        {n: torch.from_numpy(v) for n, v in decoded.tensors().items()},
+        Path(path),
+        kept=decoded.metadata.get("channels"),
     )
     load_decoded(module, decoded.tensors())
     return module.eval()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor import checkpoint, files, user_code
-from compressor.errors import LoadError
+from compressor.errors import LoadError, StageError
 from compressor.models import registry
 from compressor.network import Network
 
@@ -139,18 +139,32 @@ def _call(function: Callable[..., Any], arch: str) -> nn.Module:
     return module
 
 
-def module_for(arch: str, state: checkpoint.State, path: Path) -> nn.Module:
-    """The network that ``arch`` names, with the tensors of ``state`` in it."""
-    name, builder, _ = _named(arch)
-    return fill(builder, state, path, name)
+def module_for(
+    arch: str, state: checkpoint.State, path: Path, kept: str | None = None
+) -> nn.Module:
+    """The network that ``arch`` names, with the tensors of ``state`` in it.
+
+    ``kept`` says which channels are left, where some were removed (``channels.Kept``).
+    """
+    name, builder, shape = _named(arch)
+    return fill(builder, state, path, name, (kept, shape))
 
 
-def fill(builder: Build, state: checkpoint.State, path: Path, arch: str) -> nn.Module:
+def fill(
+    builder: Build,
+    state: checkpoint.State,
+    path: Path,
+    arch: str,
+    smaller: tuple[str | None, Shape | None] = (None, None),
+) -> nn.Module:
     """Build the network with the checkpoint's number of classes and load its tensors strictly."""
     module = builder(None)
     classes = _classes(module, state)
     if classes is not None:
         module = builder(classes)
+    channels, shape = smaller
+    if channels is not None:
+        module = _smaller(module, channels, shape, path)
     expected = registry.without_counters(
         {n: tuple(v.shape) for n, v in module.state_dict().items()}
     )
@@ -167,6 +181,18 @@ def fill(builder: Build, state: checkpoint.State, path: Path, arch: str) -> nn.M
     kept = {name: value for name, value in state.items() if name in module.state_dict()}
     module.load_state_dict(kept, strict=False)  # only counters of batches may be missing
     return module
+
+
+def _smaller(module: nn.Module, channels: str, shape: Shape | None, path: Path) -> nn.Module:
+    """The network without the channels that are gone from the file."""
+    from compressor.channels import Kept
+
+    if shape is None:
+        raise LoadError(f"{path}: the network's input size is not known: give input_shape=")
+    try:
+        return Kept.from_json(channels).apply(module.float().eval(), torch.zeros(1, *shape))
+    except StageError as error:
+        raise LoadError(f"{path}: {error}") from None
 
 
 def _classes(module: nn.Module, state: checkpoint.State) -> int | None:

@@ -49,10 +49,11 @@ class Network:
 
 @dataclass(frozen=True)
 class StageReport:
-    """What a stage did: a row per layer, and a row per epoch where it trained."""
+    """What a stage did: rows per layer, rows per epoch where it trained, and what else it knows."""
 
     layers: list[Row]
     history: list[Row]
+    details: Row = field(default_factory=dict)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from compressor import __version__, artifact, preflight
+from compressor.channels import Kept, remove_channels
 from compressor.determinism import deterministic
 from compressor.errors import CompressorError
 from compressor.export import graph, onnx, optional, verify
@@ -60,6 +61,7 @@ class Run:
         self.context = Context(data, torch.device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
+        self.kept: str | None = None  # which channels, where some were removed
         self.macs = layer_macs(network.module, network.example)
         # Four bytes for each parameter of the dense network: what every ratio is against.
         self.fp32_bytes = 4 * measure(network, self.macs).parameters
@@ -84,6 +86,8 @@ class Run:
                 # As loaded, before any stage: one that is resumed into has the same teacher.
                 self.context.teacher = frozen(self.network.module)
             self._step("dense", self._dense, lambda: None)
+            if self.recipe.channels is not None:
+                self._train_stage("channels", remove_channels, self.recipe.channels)
             if self.recipe.prune is not None:
                 self._train_stage("prune", prune, self.recipe.prune)
             if self.recipe.share is not None:
@@ -115,29 +119,38 @@ class Run:
     def _train_stage(self, name: str, stage: Callable[..., StageReport], settings: Any) -> None:
         """Each begins from the recipe's seed, not from where the last one left the generators:
         so one that is resumed into draws the same numbers."""
-        module = self.network.module
 
         def work() -> Json:
             report = stage(self.network, settings, self.context)
-            self.workspace.save(name, module.state_dict())
+            self._resized(report.details.get("kept"))
+            self.workspace.save(name, self.network.module.state_dict())
             # Without entropy coding: the paper's size after this stage, before the next one.
             blob = artifact.encode(stored_tensors(self.network, "fp32"), profile="flat")
             self.workspace.write(f"{name}.dcz", blob)
-            return {**self._measured(blob, report.layers), "history": report.history}
+            measured = self._measured(blob, report.layers)
+            return {**measured, "history": report.history, **report.details}
 
         def take_up() -> None:
-            restore(module.cpu(), self.workspace.saved(name))
-            module.to(self.context.device)
+            kept = (self.workspace.finished(name) or {}).get("kept")
+            module = self.network.module.cpu()
+            if kept is not None:
+                module = Kept.from_json(kept).apply(module, self.network.example)
+            restore(module, self.workspace.saved(name))
+            self.network.module = module.to(self.context.device)
+            self._resized(kept)
 
         self._step(name, work, take_up)
 
+    def _resized(self, kept: str | None) -> None:
+        """Where channels went, count and trace anew what was counted and traced of the network."""
+        if kept is None:
+            return
+        self.kept = kept
+        self.macs = layer_macs(self.network.module, self.network.example)
+        self._trace()
+
     def _dense(self) -> Json:
-        skeleton = graph.trace(
-            self.network.module.cpu(), self.network.example, self.recipe.export.opset
-        )
-        self.network.module.to(self.context.device)
-        dense = onnx.build(skeleton, plain_state(self.network.module), {})
-        self.workspace.write("graph.onnx", skeleton)
+        dense = onnx.build(self._trace(), plain_state(self.network.module), {})
         self.workspace.write("dense.onnx", dense)
         size = measure(self.network, self.macs)
         return {
@@ -146,6 +159,14 @@ class Run:
             **size.row(),
             "accuracy": self._accuracy(),
         }
+
+    def _trace(self) -> bytes:
+        """The ONNX graph of the network as it is now, without its weights."""
+        module = self.network.module.cpu()
+        skeleton = graph.trace(module, self.network.example, self.recipe.export.opset)
+        module.to(self.context.device)
+        self.workspace.write("graph.onnx", skeleton)
+        return skeleton
 
     def _profile(self) -> artifact.Profile:
         """The writer's profile; "auto" is the smallest that a network of this size decodes soon."""
@@ -170,6 +191,7 @@ class Run:
                     "source_sha256": self.network.source,
                     "recipe_sha256": self.recipe.digest(),
                     "sparsity": f"{size.sparsity:.6f}",
+                    **({"channels": self.kept} if self.kept else {}),
                 },
                 profile=self._profile(),
                 progress=lambda name, done, total: advance(name),

@@ -10,7 +10,7 @@ from rich.text import Text
 
 Json = dict[str, Any]
 STAGES = {
-    **{"dense": "dense", "prune": "pruned", "share": "shared"},
+    **{"dense": "dense", "channels": "channels", "prune": "pruned", "share": "shared"},
     **{"calibrate": "calibrated", "encode": "encoded"},
 }
 MAX_LAYERS = 24  # more than these are listed with -v only

@@ -1,0 +1,11 @@
+"""Structure: which channels depend on which, what they are worth, and their removal.
+
+``labels`` and ``propagation`` (with ``rules``) find the dependencies on the exported graph,
+``dependencies`` makes groups of them, ``importance`` and ``allocation`` choose, ``removal`` and
+``rewriting`` cut, ``proof`` proves, and ``stage`` does all of it in a run.
+"""
+
+from compressor.channels.cutting import Kept
+from compressor.channels.stage import Plan, remove_channels
+
+__all__ = ["Kept", "Plan", "remove_channels"]

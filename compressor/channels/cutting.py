@@ -1,0 +1,138 @@
+"""One cut: a network and what is to go -> a small network that is proved to compute the same."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compressor.channels.allocation import Removed
+from compressor.channels.dependencies import Dependencies
+from compressor.channels.proof import Proof, prove
+from compressor.channels.propagation import Axis
+from compressor.channels.removal import remove
+from compressor.channels.rewriting import GraphNetwork, rewritten
+from compressor.errors import StageError
+
+IMAGES = 2
+"""Random inputs that a cut is proved on: more than one, so that a fixed batch shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A small network, its proof, and whether its ``forward`` is the rewritten graph.
+
+    ``why`` says what the network's own class could not do.
+    """
+
+    module: nn.Module
+    proof: Proof
+    rewritten: bool
+    why: str = ""
+
+
+def cut(module: nn.Module, example: Tensor, dependencies: Dependencies, removed: Removed) -> Cut:
+    """Remove classes of channels and prove it.
+
+    The network's own class is kept where it still computes the right thing. Raises
+    :class:`StageError` where neither it nor the rewritten graph does.
+    """
+    inputs = _inputs(example)
+    small = copy.deepcopy(module)
+    remove(small, dependencies.keep(removed))
+    try:
+        return Cut(small, prove(module, small, dependencies, removed, inputs), False)
+    except Exception as error:  # the user's own code may fail in any way
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+    graph = rewritten(small, dependencies, removed)
+    return Cut(graph, prove(module, graph, dependencies, removed, inputs), True, why)
+
+
+def _inputs(example: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shape = (IMAGES, *example.shape[1:])
+    return torch.randn(shape, generator=generator).to(example.device)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which channels of the original network are left: enough to repeat a cut without its reasons.
+
+    ``layers`` has, for each axis that makes channels and lost some, the indices that are left.
+    """
+
+    layers: Mapping[Axis, NDArray[np.int64]]
+    rewritten: bool
+
+    @classmethod
+    def of(cls, dependencies: Dependencies, removed: Removed, *, rewritten: bool) -> "Kept":
+        keep = dependencies.keep(removed)
+        made = [axis for axis in dependencies.graph.makers if axis in keep]
+        return cls({axis: np.flatnonzero(keep[axis]) for axis in made}, rewritten)
+
+    def then(self, later: "Kept") -> "Kept":
+        """What is left after a second cut, whose indices count from the first one's network."""
+        joined = dict(self.layers)
+        for axis, indices in later.layers.items():
+            joined[axis] = joined[axis][indices] if axis in joined else indices
+        return replace(later, layers=joined, rewritten=self.rewritten or later.rewritten)
+
+    def to_json(self) -> str:
+        """As text, each layer's indices as runs: ``[first, length, ...]``."""
+        layers = {f"{name}:{axis}": _runs(each) for (name, axis), each in self.layers.items()}
+        table = {"rewritten": self.rewritten, "kept": layers}
+        return json.dumps(table, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Kept":
+        """Raises :class:`StageError` for text that :meth:`to_json` did not write."""
+        try:
+            table = json.loads(text)
+            layers = {}
+            for key, runs in table["kept"].items():
+                name, _, axis = key.rpartition(":")
+                layers[name, int(axis)] = _indices(runs)
+            return cls(layers, bool(table["rewritten"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StageError(f"which channels are left cannot be read: {error}") from None
+
+    def apply(self, module: nn.Module, example: Tensor) -> nn.Module:
+        """Cut a freshly built network in the same way; its values are of no interest.
+
+        Raises :class:`StageError` where the network is another one.
+        """
+        dependencies = Dependencies(module, example)
+        gone = []
+        for axis, indices in self.layers.items():
+            classes = dependencies.axes.get(axis)
+            if classes is None or (len(indices) and indices.max() >= len(classes)):
+                raise StageError(f"{axis[0]} does not fit the channels that are left")
+            gone.append(np.delete(classes, indices))
+        removed = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *gone]))
+        if (removed == 0).any():
+            raise StageError("channels that cannot be removed are gone: this is another network")
+        remove(module, dependencies.keep(removed))
+        return rewritten(module, dependencies, removed) if self.rewritten else module
+
+
+def is_rewritten(module: nn.Module) -> bool:
+    """Whether a network computes a rewritten graph."""
+    return isinstance(module, GraphNetwork)
+
+
+def _runs(indices: NDArray[np.int64]) -> list[int]:
+    starts = np.flatnonzero(np.diff(indices, prepend=-2) != 1)
+    lengths = np.diff(starts, append=len(indices))
+    return [int(v) for pair in zip(indices[starts], lengths, strict=True) for v in pair]
+
+
+def _indices(runs: list[int]) -> NDArray[np.int64]:
+    pairs = list(zip(runs[::2], runs[1::2], strict=True))
+    if any(start < 0 or not 0 < length <= 1 << 24 for start, length in pairs):
+        raise ValueError("a run of channels is out of range")
+    parts = [np.arange(start, start + length) for start, length in pairs]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])

@@ -1,0 +1,148 @@
+"""Groups of channels that one decision removes, and what a decision leaves of every tensor."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+
+from compressor.channels.labels import Reason, narrowed
+from compressor.channels.propagation import Axis, Propagation, export
+from compressor.channels.rules import RULES
+
+Keep = dict[Axis, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Channels that the same layers make: ``classes`` (n,), each removed whole or not at all.
+
+    ``makers`` are the tensors' axes that make them; ``width`` is how many channels a class has in
+    the widest of these (a whole group of a grouped convolution is one class).
+    """
+
+    makers: tuple[Axis, ...]
+    classes: NDArray[np.int64]
+    width: int
+
+    @property
+    def name(self) -> str:
+        """The layer that makes these channels first."""
+        return layer_of(self.makers[0][0])
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers that make them."""
+        return tuple(layer_of(name) for name, _ in self.makers)
+
+
+class Dependencies:
+    """What may be removed from a network, and what goes with it.
+
+    ``module`` is looked at in evaluation mode on its device; ``example`` is (1, ...). Channels that
+    a sum of two activations joins stay where ``freeze_residual`` is set.
+    Raises what ``torch.export`` raises for a network that it cannot trace.
+    """
+
+    def __init__(
+        self, module: nn.Module, example: Tensor, *, freeze_residual: bool = False
+    ) -> None:
+        self.graph = Propagation(export(module, example))
+        self.graph.run(RULES)
+        labels = self.graph.labels
+        if freeze_residual:
+            for each in self.graph.residual:
+                self.graph.freeze(each, Reason("add", "--freeze-residual"))
+        self.axes = {axis: _classes(labels.classes(each)) for axis, each in self.graph.axes.items()}
+        self.elements = {name: labels.classes(each) for name, each in self.graph.elements.items()}
+        self.count = labels.count
+        self.groups = self._groups()
+
+    def _groups(self) -> list[Group]:
+        makers = self.graph.makers
+        edges = [np.zeros((2, 0), dtype=np.int64)]
+        for axis in makers:
+            free = self.axes[axis][self.axes[axis] != 0]
+            edges.append(np.stack([free, np.broadcast_to(free[:1], free.shape)]))
+        joined = np.concatenate(edges, axis=1)
+        graph = coo_array(
+            (np.ones(joined.shape[1], dtype=np.int8), tuple(joined)), (self.count,) * 2
+        )
+        components = connected_components(graph, directed=False)[1]
+        found: dict[int, list[Axis]] = {}
+        for axis in makers:
+            free = self.axes[axis][self.axes[axis] != 0]
+            if len(free):
+                found.setdefault(int(components[free[0]]), []).append(axis)
+        groups = []
+        for axes in found.values():
+            free = [self.axes[axis][self.axes[axis] != 0] for axis in axes]
+            classes = np.unique(np.concatenate(free))
+            width = max(int(np.unique(each, return_counts=True)[1].max()) for each in free)
+            groups.append(Group(tuple(axes), classes, width))
+        return groups
+
+    def frozen(self) -> list[dict[str, Any]]:
+        """Layers whose channels stay, all or some, and the operator that froze each."""
+        rows = []
+        for axis in self.graph.makers:
+            stuck = self.axes[axis] == 0
+            if not stuck.any():
+                continue
+            label = int(self.graph.axes[axis][int(np.argmax(stuck))])
+            rows.append(
+                {
+                    "layer": layer_of(axis[0]),
+                    "channels": int(stuck.sum()),
+                    "of": len(stuck),
+                    "reason": str(self.graph.labels.reason(label)),
+                }
+            )
+        return rows
+
+    def dimensions(self, tensor: str) -> int:
+        """How many axes a parameter or buffer has."""
+        return int(self.graph.program.state_dict[tensor].ndim)
+
+    def dead(self, removed: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """For every class, whether it is removed."""
+        found = np.zeros(self.count, dtype=bool)
+        found[removed] = True
+        return found
+
+    def keep(self, removed: NDArray[np.int64]) -> Keep:
+        """What stays of every axis that loses something, where these classes are removed."""
+        dead = self.dead(removed)
+        found: Keep = {}
+        for axis, classes in self.axes.items():
+            if dead[classes].any():
+                found[axis] = ~dead[classes]
+        for name, each in self.elements.items():
+            for at, kept in enumerate(box(each, dead)):
+                if not kept.all():
+                    found[name, at] = kept
+        return found
+
+
+def box(classes: Tensor, dead: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Which indices of every axis are left; the entries left always form a box."""
+    alive = torch.from_numpy(~dead)[narrowed(classes)[0]]
+    found = []
+    for axis, size in enumerate(classes.shape):
+        others = [at for at in range(classes.ndim) if at != axis]
+        kept = alive.amax(others) if others else alive
+        found.append(np.broadcast_to(kept.numpy(), (size,)) if len(kept) == 1 else kept.numpy())
+    return found
+
+
+def layer_of(tensor: str) -> str:
+    """The layer that a tensor belongs to."""
+    return tensor.rpartition(".")[0]
+
+
+def _classes(labels: Tensor) -> NDArray[np.int64]:
+    return np.ascontiguousarray(labels.numpy())
