@@ -56,13 +56,14 @@ def draw(
     ).tolist()
     for number, (label, values) in enumerate(pooled.items()):
         color = f"C{number}"
-        axes.hist(values, edges, histtype="stepfilled", alpha=0.25, color=color)
+        axes.hist(values, edges, histtype="stepfilled", alpha=0.15, color=color)
         axes.hist(values, edges, histtype="step", color=color, label=label)
         for dashes, fraction in zip(itertools.cycle(_DASHES), fractions, strict=False):
             at = threshold(networks[label], fraction)
             text = f"  {100 * fraction:g} % below {at:.3g}"
             axes.axvline(at, color=color, linestyle=dashes, linewidth=1, label=text)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=0.7)
     axes.set_xlim(left=0)
     axes.set_xlabel("scale of a channel, |γ|")
