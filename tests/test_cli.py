@@ -103,7 +103,7 @@ def test_run_may_be_left_out_and_options_may_come_first(
         (("--jsno",), "No such option '--jsno'"),
         (("net.pt", "--quantise", "5bit"), "--quantize"),
         (("net.pt", "other.pt"), "unexpected extra argument (other.pt)"),
-        (("net.pt",), "nothing to do: give --prune-sensitivity (0.25), --quantize (5bit or auto)"),
+        (("net.pt",), "nothing to do: give --channels (0.3), --prune-sensitivity (0.25)"),
         (("net.pt", "--quantize"), "requires an argument"),
         (("inspect",), "Missing argument 'FILE'. (see compress inspect --help)"),
         (("decompress", "x.dcz"), "Missing option '-o'"),
