@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 
-from compressor.cli.shared import FILE, by_flag, data_options, input_shape, listening
-from compressor.errors import OutputError, UsageError
+from compressor.cli.shared import FILE, by_flag, data_options, flag, input_shape, listening
+from compressor.errors import OutputError, TargetMissed, UsageError
 from compressor.recipe import DISTILL, RATE, Calibrate, Recipe
 
 # option -> the setting that it changes
 SETTINGS = {
     "channels": "channels.ratio",
     "target_macs": "channels.target_macs",
+    "target_latency": "channels.target_latency",
     "criterion": "channels.criterion",
     "round": "channels.round",
     "prune_sensitivity": "prune.sensitivity",
@@ -48,12 +49,20 @@ SETTINGS = {
     help="Remove as many channels as leave this part of the multiply-adds: 0.5.",
 )
 @click.option(
+    "--target-latency",
+    metavar="PART",
+    help="Remove as many channels as make ONNX Runtime take this part of its time here: 0.5.",
+)
+@click.option(
     "--criterion",
     metavar="NAME",
     help="What a channel is worth: l2, l1, gamma, next, taylor or random [default: l2].",
 )
 @click.option(
-    "--round", metavar="STEP", help="Widths are multiples of this [default: 8]; 1 for any width."
+    "--round",
+    metavar="STEP",
+    help="Widths are multiples of 1, 4, 8, 16 or 32; auto is what this machine's convolutions like "
+    "best, ort-avx512 and wasm what those machines' do [default: auto].",
 )
 @click.option(
     "--freeze-residual", is_flag=True, help="Leave channels that a sum of activations joins."
@@ -164,10 +173,11 @@ def run(model: Path, **options: Any) -> None:
         input_shape=recipe.input_shape,
         trust_pickle=options["trust_pickle"],
     )
-    recipe = api.resolve(recipe, network)
+    progress = listening(options["quiet"])
+    recipe = api.resolve(recipe, network, progress)
     data = api.load_data(recipe, network, options["data_root"])
     folder = options["output"] or Path(f"{network.name}-compressed")
-    job = pipeline.Run(network, recipe, data, folder, listening(options["quiet"]))
+    job = pipeline.Run(network, recipe, data, folder, progress)
     if options["save_recipe"] is not None:
         _save(recipe, options["save_recipe"], force=options["force"])
     if options["dry_run"]:
@@ -180,6 +190,8 @@ def run(model: Path, **options: Any) -> None:
             "interrupted: the same command with --resume goes on from the last finished stage"
         ) from None
     _show(report, folder, options)
+    if report["missed"]:
+        raise TargetMissed("; ".join(report["missed"]) + " (all files were written)")
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
@@ -227,11 +239,12 @@ def _retraining(recipe: Recipe, changes: dict[str, Any], options: dict[str, Any]
     asked = {key.partition(".")[0] for key in changes}
     present = [name for name in ("channels", "prune") if name in asked or getattr(recipe, name)]
     given = {name: options[name] for name in ("epochs", "lr") if options[name] is not None}
-    return {
-        f"{stage}.retrain.{name}": value
-        for stage in present or ["prune"]
-        for name, value in given.items()
-    }
+    for name in given:
+        if not present:
+            raise UsageError(
+                f"{flag(name)} has no effect without --channels or --prune-sensitivity"
+            )
+    return {f"{stage}.retrain.{name}": value for stage in present for name, value in given.items()}
 
 
 def _distilled(recipe: Recipe, weight: float, changes: dict[str, Any]) -> Recipe:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from compressor import artifact, loading
+from compressor.channels import widths
 from compressor.errors import LoadError, UsageError
 from compressor.network import Network
 from compressor.pipeline import Run
@@ -61,7 +62,7 @@ def compress(
         network = _network(model, shape, recipe)
     else:
         network = loading.load(model, arch=recipe.arch, input_shape=shape)
-    recipe = resolve(recipe, network)
+    recipe = resolve(recipe, network, progress)
     loaded = loaded or load_data(recipe, network, data_root)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output) if output is not None else Path(scratch)
@@ -95,8 +96,12 @@ def load(path: str | Path, *, arch: str | None = None) -> nn.Module:
     return module.eval()
 
 
-def resolve(recipe: Recipe, network: Network) -> Recipe:
+def resolve(recipe: Recipe, network: Network, progress: Progress | None = None) -> Recipe:
     """The recipe with what it left open found out, so that it repeats the run on its own."""
+    channels = recipe.channels
+    if channels is not None and not isinstance(channels.round, int):
+        step = widths.step_named(channels.round, progress)
+        recipe = recipe.with_settings({"channels.round": step})
     return dataclasses.replace(
         recipe,
         arch=network.arch,

@@ -24,6 +24,7 @@ from compressor.per_layer import PerLayer
 Init = typing.Literal["linear", "density", "random", "optimal"]
 EncodeProfile = typing.Literal["auto", "best", "fast", "huffman", "flat"]
 Width = typing.Literal["fp16", "fp32"]
+Round = typing.Literal["auto", "ort-avx512", "wasm", 1, 4, 8, 16, 32]
 Scope = typing.Literal["uniform", "global"]
 Criterion = typing.Literal["l2", "l1", "gamma", "next", "taylor", "random"]
 # A setting per layer, in any of the ways in which one can be written (per_layer.py).
@@ -33,6 +34,7 @@ INITS = ("linear", "density", "random", "optimal")
 OPTIMIZERS = ("sgd", "adam")
 ENCODE_PROFILES = ("auto", "best", "fast", "huffman", "flat")
 WIDTHS = ("fp16", "fp32")
+ROUNDS = ("auto", "ort-avx512", "wasm", 1, 4, 8, 16, 32)
 CRITERIA = ("l2", "l1", "gamma", "next", "taylor", "random")
 AUGMENTS = ("auto", "none", "flip-crop", "affine")
 
@@ -47,7 +49,7 @@ NOISE = 0.045
 
 # The settings that bring a section in; the others have defaults that nobody asked for.
 CHIEF = {
-    "channels": ("ratio", "target_macs"),
+    "channels": ("ratio", "target_macs", "target_latency"),
     "prune": ("sensitivity",),
     "share": ("bits",),
     "calibrate": ("noise",),
@@ -79,9 +81,10 @@ def _between(low: float, high: float) -> str:
     return f" of at least {ends[0]}" if low > -math.inf else ""
 
 
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
-        raise UsageError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}")
+        known = ", ".join(map(str, allowed))
+        raise UsageError(f"{name} is {value!r}: it must be one of {known}")
 
 
 def _settle(settings: object, **checked: object) -> None:
@@ -104,6 +107,21 @@ def parse_ratio(value: object) -> float:
             "under 1"
         )
     return number
+
+
+def _part(name: str, value: object) -> float:
+    """A part of the dense network's cost: between 0 and 1, both excluded."""
+    number = _number(name, value, 0.0, 1.0)
+    if number in (0.0, 1.0):
+        raise UsageError(f"{name} is {number:g}: it is the part to keep, over 0 and under 1")
+    return number
+
+
+def _round(value: object) -> int | str:
+    """A step of widths, or the name of what tells it."""
+    number = int(value) if isinstance(value, str) and value.isdigit() else value
+    _choice("channels.round", number, ROUNDS)
+    return typing.cast(int | str, number)
 
 
 def parse_rate(value: object) -> float:
@@ -173,8 +191,11 @@ class Channels:
 
     ``ratio`` is the fraction of the channels to remove: of every layer, or where ``scope`` is
     "global" of all together, wherever they are worth least by ``criterion``. ``target_macs`` has
-    the ratio found instead: the least that leaves at most so large a part of the multiply-adds.
-    ``round`` makes widths multiples of it, ``keep`` is the fewest channels that a layer keeps, and
+    the ratio found instead: the least that leaves at most so large a part of the multiply-adds;
+    ``target_latency`` that at which ONNX Runtime takes so large a part of the time here.
+    ``round`` makes widths multiples of it: "auto" is what this machine's convolutions like best
+    (measured, and written into the resolved recipe), the names are profiles of other machines.
+    ``keep`` is the fewest channels that a layer keeps, and
     ``freeze_residual`` leaves what sums of activations join. ``rounds`` above 1 remove in as many
     equal factors, each followed by re-estimation of batch-norm statistics on ``recalibrate``
     training images and by ``retrain``.
@@ -183,8 +204,9 @@ class Channels:
     ratio: Rules | None = None
     scope: Scope = "uniform"
     target_macs: float | None = None
+    target_latency: float | None = None
     criterion: Criterion = "l2"
-    round: int = 8
+    round: Round = "auto"
     keep: int = 3
     freeze_residual: bool = False
     rounds: int = 1
@@ -192,9 +214,10 @@ class Channels:
     retrain: Training = Training()
 
     def __post_init__(self) -> None:
-        if (self.ratio is None) == (self.target_macs is None):
+        if sum(each is not None for each in self._goals) != 1:
             raise UsageError(
-                "channels: give one of ratio (--channels 0.3) and target_macs (--target-macs 0.5)"
+                "channels: give one of ratio (--channels 0.3), target_macs (--target-macs 0.5) and "
+                "target_latency (--target-latency 0.5)"
             )
         _choice("channels.criterion", self.criterion, CRITERIA)
         _choice("channels.scope", self.scope, ("uniform", "global"))
@@ -202,21 +225,20 @@ class Channels:
             _settle(self, ratio=self.rules)
             if self.scope == "global" and list(self.rules.table()) != ["*"]:
                 raise UsageError("channels.scope global takes one ratio for all layers")
-        if self.target_macs is not None:
-            part = _number("channels.target_macs", self.target_macs, 0.0, 1.0)
-            if part in (0.0, 1.0):
-                raise UsageError(
-                    f"channels.target_macs is {part:g}: it is the part of the multiply-adds to "
-                    "keep, over 0 and under 1"
-                )
-            _settle(self, target_macs=part)
+        for name in ("target_macs", "target_latency"):
+            if getattr(self, name) is not None:
+                _settle(self, **{name: _part(f"channels.{name}", getattr(self, name))})
         _settle(
             self,
-            round=_integer("channels.round", self.round, 1, 64),
+            round=_round(self.round),
             keep=_integer("channels.keep", self.keep, 1, 1_000_000),
             rounds=_integer("channels.rounds", self.rounds, 1, 100),
             recalibrate=_integer("channels.recalibrate", self.recalibrate, 0, 10_000_000),
         )
+
+    @property
+    def _goals(self) -> tuple[object, ...]:
+        return (self.ratio, self.target_macs, self.target_latency)
 
     @property
     def rules(self) -> PerLayer:
@@ -459,6 +481,10 @@ class Recipe:
     def with_settings(self, settings: Mapping[str, object]) -> "Recipe":
         """A copy with dotted settings changed, as ``--set prune.retrain.lr=0.01`` asks."""
         table = to_table(self)
+        goals = [f"channels.{goal}" for goal in CHIEF["channels"]]
+        if any(goal in settings for goal in goals):  # one takes the place of another
+            for goal in CHIEF["channels"]:
+                table.get("channels", {}).pop(goal, None)
         for key, value in settings.items():
             _place(table, key, value)
         for key in settings:

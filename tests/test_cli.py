@@ -20,7 +20,16 @@ from safetensors.torch import load_file
 
 from compressor import artifact
 from compressor.per_layer import PerLayer
-from compressor.recipe import Calibrate, DataSpec, Prune, Recipe, Share, shipped_recipes
+from compressor.recipe import (
+    CHIEF,
+    Calibrate,
+    Channels,
+    DataSpec,
+    Prune,
+    Recipe,
+    Share,
+    shipped_recipes,
+)
 from compressor.training import fit
 from compressor.workspace import Workspace
 
@@ -270,11 +279,20 @@ def leaves(settings: Any, prefix: str = "") -> list[str]:
     return found
 
 
-FULL = Recipe(prune=Prune(), share=Share(), data=DataSpec("data.npz"))
-CALIBRATED = Recipe(calibrate=Calibrate())
-SECTIONS = [item for item in fields(Recipe) if item.name in ("prune", "share", "calibrate", "data")]
+FULL = Recipe(channels=Channels(0.3), prune=Prune(), share=Share(), data=DataSpec("data.npz"))
+CALIBRATED = Recipe(calibrate=Calibrate(), channels=Channels(target_macs=0.5))
+SECTIONS = [item for item in fields(Recipe) if item.name in CHIEF]
 # Text and value that is no default, for each setting; those of one name share them.
 OTHER: dict[str, tuple[str, object]] = {
+    "ratio": ("0.125,fc=0.5", PerLayer((("*", 0.125), ("fc", 0.5)))),
+    "scope": ("global", "global"),
+    "target_macs": ("0.125", 0.125),
+    "target_latency": ("0.125", 0.125),
+    "criterion": ("l1", "l1"),
+    "round": ("16", 16),
+    "keep": ("5", 5),
+    "freeze_residual": ("true", True),
+    "recalibrate": ("64", 64),
     "sensitivity": ("0.125,fc=1", PerLayer((("*", 0.125), ("fc", 1.0)))),
     "rounds": ("2", 2),
     "epochs": ("3", 3),
@@ -320,7 +338,8 @@ SETTINGS = sorted({*leaves(FULL), *leaves(CALIBRATED)} - {field.name for field i
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_set_reaches_every_setting(name: str) -> None:
-    full = CALIBRATED if name.startswith("calibrate.") else FULL
+    other = name.startswith("calibrate.") or name == "channels.target_macs"
+    full = CALIBRATED if other else FULL
     text, value = OTHER[name.rpartition(".")[2]]
     pair = ("data.mean", "data.std")  # these two go together
     changed = full.with_settings(dict.fromkeys(pair if name in pair else (name,), text))

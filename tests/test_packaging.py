@@ -184,9 +184,16 @@ def test_wheel_holds_the_package_and_nothing_else(tree: Path, tmp_path: Path) ->
     assert recipes, "no recipe is shipped"
     information = {name for name in names if ".dist-info/" in name}
     core = {file.relative_to(ROOT).as_posix() for file in ROOT.glob("compressor/coding/core/*")}
+    data = {
+        *(
+            file.relative_to(ROOT).as_posix()
+            for file in ROOT.glob("compressor/channels/profiles/*")
+        ),
+        *(f"compressor/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("benchmarks/**/*.mjs")),
+    }
     built = {name for name in names if name.startswith("compressor/coding/_core.")}
     assert len(built) == (native.built() is not None)
-    assert names - information - built == sources | recipes | core | {"compressor/py.typed"}
+    assert names - information - built == sources | recipes | core | data | {"compressor/py.typed"}
     assert any(name.endswith("/LICENSE") for name in information)
 
 

@@ -26,6 +26,7 @@ from compressor.recipe import (
     OPTIMIZERS,
     WIDTHS,
     Calibrate,
+    Channels,
     DataSpec,
     Encode,
     Export,
@@ -41,6 +42,7 @@ from compressor.recipe import (
 
 Dotted = tuple[str, ...]
 FULL = Recipe(
+    channels=Channels(0.3, round=8),
     prune=Prune(),
     share=Share(),
     data=DataSpec("digits", mean=(0.5,), std=(0.25,)),
@@ -49,12 +51,21 @@ FULL = Recipe(
     threads=2,
 )
 # Share and calibrate are two ways to do one thing: no recipe has both.
-CALIBRATED = dataclasses.replace(FULL, share=None, calibrate=Calibrate(max_drop=0.5))
+# So are a ratio of channels and a target.
+CALIBRATED = dataclasses.replace(
+    FULL, share=None, calibrate=Calibrate(max_drop=0.5), channels=Channels(target_macs=0.5)
+)
+
+
+TIMED = dataclasses.replace(FULL, channels=Channels(target_latency=0.5))
 
 
 def whole(path: tuple[str, ...]) -> Recipe:
     """The full recipe that has the section of ``path``."""
-    return CALIBRATED if path[:1] == ("calibrate",) else FULL
+    if path == ("channels", "target_latency"):
+        return TIMED
+    other = path[:1] == ("calibrate",) or path == ("channels", "target_macs")
+    return CALIBRATED if other else FULL
 
 
 # ---- strategies --------------------------------------------------------------------------------
@@ -187,6 +198,16 @@ def test_the_digest_is_the_same_in_another_process() -> None:
 
 
 CHANGED: dict[Dotted, object] = {
+    ("channels", "ratio"): 0.26,
+    ("channels", "scope"): "global",
+    ("channels", "target_macs"): 0.26,
+    ("channels", "target_latency"): 0.26,
+    ("channels", "criterion"): "l1",
+    ("channels", "round"): 16,
+    ("channels", "keep"): 5,
+    ("channels", "freeze_residual"): True,
+    ("channels", "rounds"): 2,
+    ("channels", "recalibrate"): 77,
     ("prune", "sensitivity"): 0.26,
     ("prune", "rounds"): 2,
     ("share", "bits"): 4,
@@ -215,11 +236,11 @@ CHANGED: dict[Dotted, object] = {
     ("device",): "cuda",
 } | {
     (stage, section, key): value
-    for stage, section in (("prune", "retrain"), ("share", "finetune"))
+    for stage, section in (("channels", "retrain"), ("prune", "retrain"), ("share", "finetune"))
     for key, value in {
         "epochs": 3,
         "lr": 0.5,
-        "optimizer": "adam" if stage == "prune" else "sgd",
+        "optimizer": "sgd" if stage == "share" else "adam",
         "momentum": 0.8,
         "weight_decay": 0.01,
         "batch_size": 64,

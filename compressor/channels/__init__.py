@@ -6,6 +6,7 @@
 """
 
 from compressor.channels.cutting import Kept
-from compressor.channels.stage import Plan, remove_channels
+from compressor.channels.plan import Plan
+from compressor.channels.stage import remove_channels
 
 __all__ = ["Kept", "Plan", "remove_channels"]

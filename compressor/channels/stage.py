@@ -1,25 +1,15 @@
 """The stage: remove channels, prove the cut, re-estimate norms, retrain."""
 
-from collections.abc import Iterator
+from dataclasses import replace
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from compressor.channels.allocation import Bounds, Removed, multiple, threshold, to_target, uniform
-from compressor.channels.cost import Macs
 from compressor.channels.cutting import Kept, cut
-from compressor.channels.dependencies import Dependencies
-from compressor.channels.importance import importance
+from compressor.channels.plan import Plan
+from compressor.channels.speed import macs_for_latency
 from compressor.errors import StageError
 from compressor.network import Context, Network, Row, StageReport
 from compressor.recipe import Channels
-from compressor.training.data import batches
 from compressor.training.fit import fit
 from compressor.training.recalibration import recalibrate
-
-_TAYLOR_IMAGES = 1000
-"""Training images that first-order scores are taken on."""
 
 
 def remove_channels(network: Network, settings: Channels, context: Context) -> StageReport:
@@ -31,6 +21,10 @@ def remove_channels(network: Network, settings: Channels, context: Context) -> S
     history: list[Row] = []
     kept = Kept({}, False)
     details: Row = {}
+    tried: list[dict[str, float]] = []
+    if settings.target_latency is not None:
+        part, tried = macs_for_latency(network, settings, context)
+        settings = replace(settings, target_latency=None, target_macs=part)
     plan = Plan(network, settings, context)
     groups, frozen, dense = plan.rows(), plan.dependencies.frozen(), plan.macs.dense
     for step in range(1, settings.rounds + 1):
@@ -51,104 +45,8 @@ def remove_channels(network: Network, settings: Channels, context: Context) -> S
         raise StageError(_nothing_removed(settings))
     for row in groups:
         row["after"] = len(kept.layers.get(row.pop("axis"), range(row["before"])))
-    details.update(groups=groups, frozen=frozen, kept=kept.to_json())
+    details.update(groups=groups, frozen=frozen, kept=kept.to_json(), tried=tried)
     return StageReport([], history, {"rewritten": kept.rewritten, **details})
-
-
-class Plan:
-    """What may be removed from a network now, and what each channel is worth."""
-
-    def __init__(self, network: Network, settings: Channels, context: Context) -> None:
-        self.settings = settings
-        example = network.example.to(context.device)
-        self.dependencies = Dependencies(
-            network.module, example, freeze_residual=settings.freeze_residual
-        )
-        groups = self.dependencies.groups
-        if not groups:
-            frozen = self.dependencies.frozen()
-            why = f": {frozen[0]['layer']} is held by {frozen[0]['reason']}" if frozen else ""
-            raise StageError(f"{network.name} has no channel that can be removed{why}")
-        images = None if context.data is None else _images(context)
-        self.scores = importance(
-            self.dependencies,
-            network.module,
-            settings.criterion,
-            batches=images,
-            seed=context.seed,
-        )
-        self.macs = Macs(self.dependencies)
-        self.bounds = Bounds(settings.keep, multiple(settings.round))
-        self.ratios = {} if settings.ratio is None else _ratios(self.dependencies, settings)
-
-    def removed(self, step: int, dense: float) -> Removed:
-        """What goes in round ``step`` of a network that had ``dense`` MACs before the first.
-
-        With n rounds to a ratio s each removes x of what it finds, (1 - x)^n = 1 - s.
-        """
-        settings = self.settings
-        if settings.target_macs is not None:
-            part = settings.target_macs ** (step / settings.rounds) * dense / self.macs.dense
-            if part >= 1:
-                return np.zeros(0, dtype=np.int64)
-            names = {group.name: 1.0 for group in self.dependencies.groups}
-            return to_target(lambda ratio: self._by(ratio, names), self.macs.left, part)[1]
-        return self._by(None, self.ratios)
-
-    def _by(self, factor: float | None, ratios: dict[str, float]) -> Removed:
-        """By one ratio for all, or by the rules' ratio of each, a round's part of it."""
-        groups, settings = self.dependencies.groups, self.settings
-        if factor is None:
-            part = {n: 1 - (1 - ratio) ** (1 / settings.rounds) for n, ratio in ratios.items()}
-        else:
-            part = dict.fromkeys(ratios, factor)
-        if settings.scope == "uniform":
-            return uniform(groups, self.scores, part, self.bounds)
-        ratio = max(part.values(), default=0.0)
-        raw = settings.criterion == "gamma"
-        return threshold(groups, self.scores, ratio, self.bounds, raw)
-
-    def rows(self) -> list[Row]:
-        """A row per group: its layers, and the channels of the first of them."""
-        rows = []
-        for group in self.dependencies.groups:
-            axis = group.makers[0]
-            rows.append(
-                {
-                    "group": group.name,
-                    "layers": list(group.layers),
-                    "before": len(self.dependencies.axes[axis]),
-                    "axis": axis,
-                }
-            )
-        return rows
-
-
-def _ratios(dependencies: Dependencies, settings: Channels) -> dict[str, float]:
-    """The ratio of each group: of its layers' the least, 0 where one of them has none."""
-    kinds = {}
-    for name, classes in ((axis[0], dependencies.axes[axis]) for axis in dependencies.graph.makers):
-        layer = name.rpartition(".")[0]
-        kinds[layer] = "conv" if dependencies.dimensions(name) > 2 and len(classes) else "fc"
-    wanted = settings.rules.resolve(kinds)
-    return {
-        group.name: min(wanted.get(layer, 0.0) for layer in group.layers)
-        for group in dependencies.groups
-    }
-
-
-def _images(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
-    data = context.data
-    assert data is not None
-    generator = torch.Generator().manual_seed(context.seed)
-    count = 0
-    for x, y in batches(
-        data.train, data, batch_size=100, shuffle_generator=generator, device=context.device
-    ):
-        yield x, y
-        count += len(y)
-        if count >= _TAYLOR_IMAGES:
-            return
 
 
 def _nothing_removed(settings: Channels) -> str:

@@ -36,6 +36,8 @@ def show(report: Json, folder: str, console: Console, *, verbose: bool = False) 
     network, measured = report["network"], report["latency"]
     title = f"{network['name']} ({network['arch']}), {network['fp32_bytes'] // 4:,} parameters"
     console.print(titled(title, stage_table(report)))
+    if "channels" in report["stages"]:
+        _show_channels(report, console, verbose=verbose)
     layers = layer_table(report)
     if verbose or layers.row_count <= MAX_LAYERS:
         console.print(titled("layers, and how many times smaller after each stage", layers))
@@ -46,6 +48,17 @@ def show(report: Json, folder: str, console: Console, *, verbose: bool = False) 
     console.print(titled(f"{title}, {measured['calls']} calls each", latency_table(measured)))
     for note in _notes(report):
         console.print(note, markup=False, soft_wrap=True)
+
+
+def _show_channels(report: Json, console: Console, *, verbose: bool) -> None:
+    from compressor.reporting.channels import channel_notes, channel_table
+
+    table = channel_table(report["stages"]["channels"])
+    if verbose or table.row_count <= MAX_LAYERS:
+        console.print(titled("channels", table))
+    for note in channel_notes(report, verbose=verbose):
+        console.print(note, markup=False, soft_wrap=True)
+    console.print()
 
 
 def stage_table(report: Json) -> Table:
@@ -144,7 +157,7 @@ def _notes(report: Json) -> list[str]:
     export, data = report["stages"]["export"], report["data"]
     notes = [
         "zeros alone do not make a dense runtime faster, nor a dense ONNX file smaller: it runs "
-        f"all {report['stages']['dense']['macs']:,} MACs",
+        f"all {report['stages']['encode']['macs']:,} MACs",
         f"ONNX against PyTorch on {export['compared_on']}: largest difference "
         f"{export['difference_absolute']:.1e} ({export['difference_relative']:.1e} relative)",
     ]

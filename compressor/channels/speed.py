@@ -1,0 +1,73 @@
+"""How fast a cut network really is: exported and run, beside the dense one."""
+
+from dataclasses import replace
+
+import torch
+
+from compressor.channels.cutting import cut
+from compressor.channels.plan import Plan
+from compressor.errors import StageError
+from compressor.export import graph, onnx
+from compressor.network import Context, Network
+from compressor.recipe import Channels
+from compressor.reporting.latency import latency
+from compressor.storage import plain_state
+
+OPSET = 18
+TRIES = 6
+NEAR = 0.03
+"""A latency within this part below its target is near enough."""
+
+
+def macs_for_latency(
+    network: Network, settings: Channels, context: Context
+) -> tuple[float, list[dict[str, float]]]:
+    """The part of the MACs at which ONNX Runtime takes ``settings.target_latency`` of its time.
+
+    Found by trying: cut, export, run side by side with the dense network by one thread, correct the
+    guess by what was measured. Also returns what was tried. Raises :class:`StageError` where
+    nothing that was tried is fast enough.
+    """
+    target = settings.target_latency
+    assert target is not None
+    dense = exported(network)
+    tried: list[dict[str, float]] = []
+    part = target
+    for _ in range(TRIES):
+        wanted = replace(settings, target_latency=None, target_macs=part, rounds=1)
+        plan = Plan(network, wanted, context)
+        removed = plan.removed(1, plan.macs.dense)
+        if not len(removed):
+            break
+        example = network.example.to(context.device)
+        small = cut(network.module, example, plan.dependencies, removed).module
+        models = {"dense": dense, "cut": exported(replace(network, module=small))}
+        ms = latency(models, tuple(network.example.shape), progress=context.progress)["ms"]
+        found = ms["cut"]["median"] / ms["dense"]["median"]
+        tried.append({"macs": plan.macs.left(removed), "latency": found, "asked": part})
+        context.progress.note(
+            f"{100 * tried[-1]['macs']:.0f} % of the MACs takes {100 * found:.0f} % of the time"
+        )
+        if target * (1 - NEAR) <= found <= target:
+            break
+        part = min(0.99, max(0.01, part * (target * (1 - NEAR / 2)) / found))
+    enough = [each for each in tried if each["latency"] <= target]
+    if not enough:
+        best = min((each["latency"] for each in tried), default=1.0)
+        raise StageError(
+            f"no cut that was tried takes {target:g} of the dense network's time; the fastest "
+            f"takes {best:.2f}: allow more with --target-latency, or lower channels.keep"
+        )
+    return max(enough, key=lambda each: each["macs"])["asked"], tried
+
+
+def exported(network: Network) -> bytes:
+    """The ONNX file of a network as it is."""
+    device = next(network.module.parameters()).device
+    module = network.module.cpu()
+    try:
+        skeleton = graph.trace(module, network.example, OPSET)
+        with torch.no_grad():
+            return onnx.build(skeleton, plain_state(module), {})
+    finally:
+        module.to(device)
