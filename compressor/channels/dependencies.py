@@ -44,14 +44,20 @@ class Dependencies:
     """What may be removed from a network, and what goes with it.
 
     ``module`` is looked at in evaluation mode on its device; ``example`` is (1, ...). Channels that
-    a sum of two activations joins stay where ``freeze_residual`` is set.
+    a sum of two activations joins stay where ``freeze_residual`` is set. ``program`` is the module
+    as :func:`export` gives it, where that was done already.
     Raises what ``torch.export`` raises for a network that it cannot trace.
     """
 
     def __init__(
-        self, module: nn.Module, example: Tensor, *, freeze_residual: bool = False
+        self,
+        module: nn.Module,
+        example: Tensor,
+        *,
+        freeze_residual: bool = False,
+        program: torch.export.ExportedProgram | None = None,
     ) -> None:
-        self.graph = Propagation(export(module, example))
+        self.graph = Propagation(program or export(module, example))
         self.graph.run(RULES)
         labels = self.graph.labels
         if freeze_residual:
