@@ -16,10 +16,14 @@ from compressor.channels.rules import RULES
 
 Keep = dict[Axis, NDArray[np.bool_]]
 
+PART = 8
+"""Classes of one layer that are used in the same places make a group of their own from this many
+on."""
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Channels that the same layers make: ``classes`` (n,), each removed whole or not at all.
+    """Channels that the same layers make and read: ``classes`` (n,), each removed whole or not.
 
     ``makers`` are the tensors' axes that make them; ``width`` is how many channels a class has in
     the widest of these (a whole group of a grouped convolution is one class).
@@ -44,14 +48,20 @@ class Dependencies:
     """What may be removed from a network, and what goes with it.
 
     ``module`` is looked at in evaluation mode on its device; ``example`` is (1, ...). Channels that
-    a sum of two activations joins stay where ``freeze_residual`` is set.
+    a sum of two activations joins stay where ``freeze_residual`` is set. ``program`` is the module
+    as :func:`export` gives it, where that was done already.
     Raises what ``torch.export`` raises for a network that it cannot trace.
     """
 
     def __init__(
-        self, module: nn.Module, example: Tensor, *, freeze_residual: bool = False
+        self,
+        module: nn.Module,
+        example: Tensor,
+        *,
+        freeze_residual: bool = False,
+        program: torch.export.ExportedProgram | None = None,
     ) -> None:
-        self.graph = Propagation(export(module, example))
+        self.graph = Propagation(program or export(module, example))
         self.graph.run(RULES)
         labels = self.graph.labels
         if freeze_residual:
@@ -78,13 +88,39 @@ class Dependencies:
             free = self.axes[axis][self.axes[axis] != 0]
             if len(free):
                 found.setdefault(int(components[free[0]]), []).append(axis)
-        groups = []
-        for axes in found.values():
-            free = [self.axes[axis][self.axes[axis] != 0] for axis in axes]
-            classes = np.unique(np.concatenate(free))
-            width = max(int(np.unique(each, return_counts=True)[1].max()) for each in free)
-            groups.append(Group(tuple(axes), classes, width))
-        return groups
+        uses = self._uses()
+        return [group for axes in found.values() for group in self._parts(axes, uses)]
+
+    def _uses(self) -> NDArray[np.uint64]:
+        """For every class a number that says which tensors' axes it is in (a sum of random ones)."""
+        drawn = np.random.default_rng(0)
+        uses = np.zeros(self.count, dtype=np.uint64)
+        for classes in self.axes.values():
+            uses[np.unique(classes)] += drawn.integers(1 << 63, dtype=np.uint64)
+        return uses
+
+    def _parts(self, makers: list[Axis], uses: NDArray[np.uint64]) -> list[Group]:
+        """The classes of some layers, those together that are used in the same places.
+
+        Half of a layer whose parts go different ways (queries and values, the scales of Res2Net, a
+        shortcut padded with new channels) is then half of each part. What is used in some way by
+        fewer than :data:`PART` classes (after shuffles, nearly each in its own) stays together.
+        """
+        free = np.concatenate([self.axes[axis][self.axes[axis] != 0] for axis in makers])
+        classes, first = np.unique(free, return_index=True)
+        classes = classes[np.argsort(first)]
+        _, first, at, counts = np.unique(
+            uses[classes], return_index=True, return_inverse=True, return_counts=True
+        )
+        first[counts < PART] = len(classes)
+        parts = [classes[first[at] == each] for each in np.unique(first)]
+        return [self._group(makers, np.sort(part)) for part in parts]
+
+    def _group(self, makers: list[Axis], classes: NDArray[np.int64]) -> Group:
+        each = [self.axes[axis][np.isin(self.axes[axis], classes)] for axis in makers]
+        widths = [int(np.unique(found, return_counts=True)[1].max(initial=0)) for found in each]
+        own = tuple(axis for axis, width in zip(makers, widths, strict=True) if width)
+        return Group(own, classes, max(widths))
 
     def frozen(self) -> list[dict[str, Any]]:
         """Layers whose channels stay, all or some, and the operator that froze each."""

@@ -178,11 +178,14 @@ def run(module: nn.Module, inputs: Tensor) -> Any:
 
 
 def compare(expected: Any, found: Any) -> float:
-    """Largest difference relative to the largest value; infinite where shapes differ."""
+    """Largest difference relative to the largest value; infinite where shapes differ or a value is.
+
+    Not a number counts as infinite: it compares with nothing.
+    """
     pairs = list(zip(_tensors(expected), _tensors(found), strict=True))
     worst = 0.0
     for one, other in pairs:
-        if one.shape != other.shape or not other.isfinite().all():
+        if one.shape != other.shape or not (one.isfinite().all() and other.isfinite().all()):
             return float("inf")
         scale = float(one.abs().max()) if one.numel() else 0.0
         gap = float((one - other).abs().max()) if one.numel() else 0.0

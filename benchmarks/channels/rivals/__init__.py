@@ -1,0 +1,1 @@
+"""What channel pruning is compared with, in an environment of its own."""
