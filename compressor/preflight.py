@@ -4,6 +4,7 @@ from typing import Any
 
 from torch.nn.utils import parametrize
 
+from compressor.channels import preview
 from compressor.determinism import find_device
 from compressor.errors import DataError, StageError, UsageError
 from compressor.layers import compressible_layers
@@ -36,6 +37,8 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
         raise UsageError(
             "export.int8 needs images to calibrate with: give --data, or leave it out (--int8)"
         )
+    if recipe.channels is not None and recipe.channels.criterion == "taylor" and data is None:
+        raise UsageError("channels.criterion taylor needs data: give --data (--criterion)")
     _check_layers(network)
     if any(training.slimming for training in recipe.trainings.values()):
         scales(network.module)
@@ -76,6 +79,7 @@ def _plan(network: Network, recipe: Recipe) -> list[Row]:
     kinds = {name: layer.kind for name, layer in layers.items()}
     sensitivities = recipe.prune.rules.resolve(kinds) if recipe.prune else {}
     bits = recipe.share.rules.resolve(kinds) if recipe.share else {}
+    widths = preview(network, recipe.channels) if recipe.channels else {}
     rows: list[Row] = []
     for name, layer in layers.items():
         weight = layer.weight.cpu().numpy()
@@ -84,6 +88,8 @@ def _plan(network: Network, recipe: Recipe) -> list[Row]:
             threshold = sensitivities[name] * deviation(weight, name)
             mask = magnitude_mask(weight, threshold, name)
             row |= {"threshold": threshold, "sparsity": 1 - float(mask.mean())}
+        if name in widths:
+            row["channels"] = list(widths[name])
         if name in bits:
             row["bits"] = int(bits[name])
         rows.append(row)

@@ -3,8 +3,8 @@
     python -m compressor.benchmarks.channels.latency --environment FOLDER
 
 Random weights by a seed, half of the multiply-adds left; all ONNX files of a network take turns,
-one thread, batch 1. ``efficiency`` is the speed-up over the ratio of MACs. FOLDER is Torch-Pruning's
-environment (``rivals.environment``); without it only ours are measured.
+one thread, batch 1. ``efficiency`` is the speed-up over the ratio of MACs. FOLDER is that of
+Torch-Pruning (``rivals.environment``); without it only ours are measured.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 """
 
 from compressor.channels.cutting import Kept
-from compressor.channels.plan import Plan
+from compressor.channels.plan import preview
 from compressor.channels.stage import remove_channels
 
-__all__ = ["Kept", "Plan", "remove_channels"]
+__all__ = ["Kept", "preview", "remove_channels"]

@@ -92,7 +92,7 @@ def summed(dependencies: Dependencies, module: nn.Module, statistic: Statistic) 
 def _taylor(
     dependencies: Dependencies, module: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]
 ) -> Scores:
-    """The mean over batches of (sum of gradient x weight over what a channel is made of)^2."""
+    """The mean over batches of (sum of gradient x weight over what reads a channel)^2."""
     module.eval()
     total, count = np.zeros(dependencies.count), 0
     for x, y in batches:
@@ -113,8 +113,8 @@ def _first_order(dependencies: Dependencies, module: nn.Module) -> Statistic:
     made = set(dependencies.graph.makers)
 
     def change(name: str, axis: int, tensor: Tensor) -> Tensor | None:
-        # A channel is counted where it is made: where it is read, its change is the same again.
-        if ((name, axis) not in made and tensor.ndim > 1) or name not in gradients:
+        # Of what reads a channel, gradient x weight is the derivative by a gate in front of it.
+        if (name, axis) in made or tensor.ndim < 2 or name not in gradients:
             return None
         return _others(tensor * gradients[name], axis)
 

@@ -1,6 +1,7 @@
 """What a recipe would take out of a network as it is now."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from compressor.channels.allocation import Bounds, Removed, multiple, threshold, to_target, uniform
 from compressor.channels.cost import Macs
-from compressor.channels.dependencies import Dependencies
+from compressor.channels.dependencies import Dependencies, layer_of
 from compressor.channels.importance import importance
 from compressor.errors import StageError, UsageError
 from compressor.network import Context, Network, Row
@@ -33,6 +34,7 @@ class Plan:
             frozen = self.dependencies.frozen()
             why = f": {frozen[0]['layer']} is held by {frozen[0]['reason']}" if frozen else ""
             raise StageError(f"{network.name} has no channel that can be removed{why}")
+        self.ratios = {} if settings.ratio is None else _ratios(self.dependencies, settings)
         images = None if context.data is None else _images(context)
         self.scores = importance(
             self.dependencies,
@@ -43,7 +45,6 @@ class Plan:
         )
         self.macs = Macs(self.dependencies)
         self.bounds = Bounds(settings.keep, multiple(_step(settings)))
-        self.ratios = {} if settings.ratio is None else _ratios(self.dependencies, settings)
 
     def removed(self, step: int, dense: float) -> Removed:
         """What goes in round ``step`` of a network that had ``dense`` MACs before the first.
@@ -71,6 +72,15 @@ class Plan:
         ratio = max(part.values(), default=0.0)
         raw = settings.criterion == "gamma"
         return threshold(groups, self.scores, ratio, self.bounds, raw)
+
+    def widths(self, removed: Removed) -> dict[str, tuple[int, int]]:
+        """The channels that each layer makes, before and after."""
+        keep = self.dependencies.keep(removed)
+        return {
+            layer_of(name): (len(classes), int(keep[name, at].sum()))
+            for (name, at), classes in self.dependencies.axes.items()
+            if (name, at) in self.dependencies.graph.makers and (name, at) in keep
+        }
 
     def rows(self) -> list[Row]:
         """A row per group: its layers, and the channels of the first of them."""
@@ -115,7 +125,33 @@ def _images(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
             return
 
 
+def preview(network: Network, settings: Channels) -> dict[str, tuple[int, int]]:
+    """Channels of each layer that would lose some, (before, after); without looking at data.
+
+    The weights alone say where scores of data or a measured latency would: which channels go, and
+    with a target how many, may come out otherwise. Raises :class:`StageError` as the stage does.
+    """
+    settings = replace(settings, rounds=1)
+    if settings.criterion == "taylor":
+        settings = replace(settings, criterion="l2")
+    if settings.target_latency is not None:
+        settings = replace(settings, target_macs=settings.target_latency, target_latency=None)
+    plan = Plan(network, settings, Context())
+    removed = plan.removed(1, plan.macs.dense)
+    if not len(removed):
+        raise StageError(nothing_removed(settings))
+    return plan.widths(removed)
+
+
 def _step(settings: Channels) -> int:
     if not isinstance(settings.round, int):
         raise UsageError(f"channels.round is {settings.round}: resolve it to a number first")
     return settings.round
+
+
+def nothing_removed(settings: Channels) -> str:
+    """Why a cut would leave everything, and what to change."""
+    return (
+        "no channel would be removed: every layer is at its least width already; raise the ratio, "
+        f"or lower channels.keep ({settings.keep}) or channels.round ({settings.round})"
+    )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from compressor.channels.cutting import Kept, cut
-from compressor.channels.plan import Plan
+from compressor.channels.plan import Plan, nothing_removed
 from compressor.channels.speed import macs_for_latency
 from compressor.errors import StageError
 from compressor.network import Context, Network, Row, StageReport
@@ -42,15 +42,8 @@ def remove_channels(network: Network, settings: Channels, context: Context) -> S
         epochs = fit(network.module, settings.retrain, context, title)
         history += [{"round": step, **epoch.row()} for epoch in epochs]
     if not kept.layers:
-        raise StageError(_nothing_removed(settings))
+        raise StageError(nothing_removed(settings))
     for row in groups:
         row["after"] = len(kept.layers.get(row.pop("axis"), range(row["before"])))
     details.update(groups=groups, frozen=frozen, kept=kept.to_json(), tried=tried)
     return StageReport([], history, {"rewritten": kept.rewritten, **details})
-
-
-def _nothing_removed(settings: Channels) -> str:
-    return (
-        "no channel would be removed: every layer is at its least width already; raise the ratio, "
-        f"or lower channels.keep ({settings.keep}) or channels.round ({settings.round})"
-    )
