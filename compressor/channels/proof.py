@@ -46,14 +46,13 @@ class Masked:
         self.originals: dict[fx.Node, fx.Node] = {}
         self.graph = unlifted(dependencies, self._remember)
         module = copy.deepcopy(module).to(dtype)
-        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        zero(tensors, dependencies.keep(removed))
         self.tensors: dict[str, Tensor] = dict(
             (
                 *module.named_parameters(remove_duplicate=False),
                 *module.named_buffers(remove_duplicate=False),
             )
         )
+        zero(self.tensors, dependencies.keep(removed))
         for name, value in constants(dependencies).items():
             self.tensors[name] = value.to(dtype) if value.is_floating_point() else value
 

@@ -7,7 +7,7 @@ knows freezes what it touches. What each operator does is in ``rules.py``.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,10 +49,9 @@ class Propagation:
 
     def __post_init__(self) -> None:
         signature = self.program.graph_signature
-        self.tensors: dict[str, str] = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-        }
+        held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        first = _first_names(self.program.state_dict)
+        self.tensors: dict[str, str] = {key: first.get(name, name) for key, name in held.items()}
 
     def run(self, rules: "dict[str, Rule]") -> None:
         """Carry labels from the inputs to the outputs, which freeze what reaches them."""
@@ -152,6 +151,16 @@ class Propagation:
 
 
 Rule = Callable[[Propagation, fx.Node], Value]
+
+
+def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """The first name of every tensor: what a network holds under several is one tensor."""
+    first: dict[Any, str] = {}
+    return {
+        name: first.setdefault((value.data_ptr(), value.shape, value.stride()), name)
+        for name, value in state.items()
+        if value.numel()
+    }
 
 
 def export(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compressor.channels.labels import compact, varying
+from compressor.channels.labels import compact, spread, varying
 from compressor.channels.propagation import (
     Propagation,
     Value,
@@ -23,16 +23,7 @@ VIEWS = ("view", "reshape", "unflatten", "_unsafe_view", "flatten", "reshape_as"
     *VIEWS,
     *("permute", "transpose", "unsqueeze", "squeeze", "slice", "select", "split", "chunk"),
     *("split_with_sizes", "unbind", "movedim", "narrow", "t", "expand", "expand_as", "repeat"),
-    *(
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "swapaxes",
-        "swapdims",
-        "numpy_T",
-        "tensor_split",
-        "mT",
-    ),
+    *("channel_shuffle", "swapaxes", "swapdims", "numpy_T", "tensor_split", "mT"),
 )
 def move(graph: Propagation, node: fx.Node) -> Value:
     source = graph.of(given(node)[0])
@@ -64,6 +55,17 @@ def _moved(graph: Propagation, node: fx.Node) -> Value:
     if operator_name(node) in ("view", "_unsafe_view"):
         return arguments[0].reshape(arguments[1])  # labels need not lie in memory as values do
     return node.target(*arguments, **keywords)  # type: ignore[operator]
+
+
+@rule("pixel_shuffle", "pixel_unshuffle")
+def pixels(graph: Propagation, node: fx.Node) -> Value:
+    """Factor^2 channels are one channel on a finer grid: they go together."""
+    labels, factor = graph.along(graph.of(given(node)[0]), -3, node), given(node)[1]
+    if operator_name(node) == "pixel_unshuffle":
+        return spread(labels.repeat_interleave(factor**2), -3, shape_of(node))
+    together = labels.reshape(-1, factor**2)
+    graph.tie(together, 1, node)
+    return spread(together[:, 0], -3, shape_of(node))
 
 
 @rule("roll")

@@ -39,7 +39,7 @@ def product_of_activations(graph: Propagation, node: fx.Node) -> Value:
 
 @rule("softmax", "log_softmax", "mean", "sum", "amax", "amin", "linalg_vector_norm", "norm", "var")
 def reduction(graph: Propagation, node: fx.Node) -> Value:
-    """What is summed up over must not have channels."""
+    """What is summed up over has no channels, or branches whose channels then go together."""
     source = graph.of(given(node)[0])
     name, arguments = operator_name(node), arguments_of(node)
     axes = arguments.get("dim")
@@ -47,8 +47,11 @@ def reduction(graph: Propagation, node: fx.Node) -> Value:
         return None
     axes = [axis % source.ndim for axis in (axes if isinstance(axes, list | tuple) else [axes])]
     source = compact(graph.labels.classes(source)) if set(axes) & set(varying(source)) else source
-    if set(axes) & set(varying(source)):
+    over = set(axes) & set(varying(source))
+    if over and not set(varying(source)) - over:
         return None
+    for axis in over:  # branches that were stacked
+        graph.tie(source, axis, node)
     if "softmax" in name:
         return source
     for axis in sorted(axes, reverse=True):
