@@ -41,7 +41,7 @@ def cut(module: nn.Module, example: Tensor, dependencies: Dependencies, removed:
     The network's own class is kept where it still computes the right thing. Raises
     :class:`StageError` where neither it nor the rewritten graph does.
     """
-    inputs = _inputs(example)
+    inputs = random_inputs(example)
     small = copy.deepcopy(module)
     remove(small, dependencies.keep(removed))
     try:
@@ -52,7 +52,8 @@ def cut(module: nn.Module, example: Tensor, dependencies: Dependencies, removed:
     return Cut(graph, prove(module, graph, dependencies, removed, inputs), True, why)
 
 
-def _inputs(example: Tensor) -> Tensor:
+def random_inputs(example: Tensor) -> Tensor:
+    """What cuts are proved on: a few fixed inputs (n, ...) float32."""
     generator = torch.Generator().manual_seed(0)
     shape = (IMAGES, *example.shape[1:])
     return torch.randn(shape, generator=generator).to(example.device)
