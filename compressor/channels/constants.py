@@ -81,13 +81,7 @@ class Constants(fx.Interpreter):
         self.seen: list[Seen] = []
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
         with torch.no_grad():
-            self.run(*(self._unknown_input(dependencies, node) for node in inputs))
-
-    @staticmethod
-    def _unknown_input(dependencies: Dependencies, node: fx.Node) -> Tensor:
-        originals = dependencies.graph.program.graph.nodes
-        old = next(each for each in originals if each.name == node.name)
-        return _unknown(old)  # type: ignore[no-any-return]
+            self.run(*(_unknown(self.originals[node]) for node in inputs))
 
     def fetch_attr(self, target: str) -> Any:
         value = self.tensors[target].detach()

@@ -21,6 +21,9 @@ from compressor.errors import StageError
 IMAGES = 2
 """Random inputs that a cut is proved on: more than one, so that a fixed batch shows."""
 
+MOST = 1 << 22
+"""More channels than all layers of a network have together: what a file may ask for at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cut:
@@ -97,8 +100,10 @@ class Kept:
             for key, runs in table["kept"].items():
                 name, _, axis = key.rpartition(":")
                 layers[name, int(axis)] = _indices(runs)
+            if sum(map(len, layers.values())) > MOST:
+                raise ValueError("more channels than any network has")
             return cls(layers, bool(table["rewritten"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StageError(f"which channels are left cannot be read: {error}") from None
 
     def apply(self, module: nn.Module, example: Tensor) -> nn.Module:
@@ -116,7 +121,10 @@ class Kept:
         removed = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *gone]))
         if (removed == 0).any():
             raise StageError("channels that cannot be removed are gone: this is another network")
-        remove(module, dependencies.keep(removed))
+        keep = dependencies.keep(removed)
+        if not all(left.any() for left in keep.values()):
+            raise StageError("a layer would have no channel left: this is another network")
+        remove(module, keep)
         return rewritten(module, dependencies, removed) if self.rewritten else module
 
 
@@ -132,8 +140,13 @@ def _runs(indices: NDArray[np.int64]) -> list[int]:
 
 
 def _indices(runs: list[int]) -> NDArray[np.int64]:
+    """Increasing indices, at least one, from what may be any JSON."""
+    if not runs or len(runs) > MOST or any(type(number) is not int for number in runs):
+        raise ValueError("a layer's channels are not runs of whole numbers")
     pairs = list(zip(runs[::2], runs[1::2], strict=True))
-    if any(start < 0 or not 0 < length <= 1 << 24 for start, length in pairs):
-        raise ValueError("a run of channels is out of range")
-    parts = [np.arange(start, start + length) for start, length in pairs]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+    end = -1
+    for start, length in pairs:
+        if start <= end or length < 1 or start + length > MOST:
+            raise ValueError("a run of channels is out of range")
+        end = start + length - 1
+    return np.concatenate([np.arange(start, start + length) for start, length in pairs])

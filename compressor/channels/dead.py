@@ -50,7 +50,7 @@ class Removal:
 
     def row(self) -> Row:
         return {
-            "layers": self.layers,
+            "removed": self.layers,
             "difference": self.difference,
             "rewritten": self.kept.rewritten,
             "kept": self.kept.to_json(),
