@@ -96,12 +96,11 @@ class Kept:
         """Raises :class:`StageError` for text that :meth:`to_json` did not write."""
         try:
             table = json.loads(text)
-            layers = {}
+            layers, room = {}, MOST
             for key, runs in table["kept"].items():
                 name, _, axis = key.rpartition(":")
-                layers[name, int(axis)] = _indices(runs)
-            if sum(map(len, layers.values())) > MOST:
-                raise ValueError("more channels than any network has")
+                layers[name, int(axis)] = _indices(runs, room)
+                room -= len(layers[name, int(axis)])
             return cls(layers, bool(table["rewritten"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StageError(f"which channels are left cannot be read: {error}") from None
@@ -139,14 +138,15 @@ def _runs(indices: NDArray[np.int64]) -> list[int]:
     return [int(v) for pair in zip(indices[starts], lengths, strict=True) for v in pair]
 
 
-def _indices(runs: list[int]) -> NDArray[np.int64]:
-    """Increasing indices, at least one, from what may be any JSON."""
-    if not runs or len(runs) > MOST or any(type(number) is not int for number in runs):
+def _indices(runs: list[int], room: int) -> NDArray[np.int64]:
+    """Increasing indices, from one to ``room`` of them, from what may be any JSON."""
+    if not runs or any(type(number) is not int for number in runs):
         raise ValueError("a layer's channels are not runs of whole numbers")
-    pairs = list(zip(runs[::2], runs[1::2], strict=True))
-    end = -1
+    pairs, end = list(zip(runs[::2], runs[1::2], strict=True)), -1
     for start, length in pairs:
         if start <= end or length < 1 or start + length > MOST:
             raise ValueError("a run of channels is out of range")
-        end = start + length - 1
+        end, room = start + length - 1, room - length
+    if room < 0:
+        raise ValueError("more channels than a network has")
     return np.concatenate([np.arange(start, start + length) for start, length in pairs])
