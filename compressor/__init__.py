@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compressor.api import Result, compress, load
+    from compressor.api import Result, compress, load, save
     from compressor.errors import CompressorError
     from compressor.recipe import (
         Calibrate,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    **dict.fromkeys(("Result", "compress", "load"), "compressor.api"),
+    **dict.fromkeys(("Result", "compress", "load", "save"), "compressor.api"),
     "CompressorError": "compressor.errors",
     **dict.fromkeys(
         ("Calibrate", "DataSpec", "Encode", "Export", "Prune", "Recipe", "Share", "Training"),
@@ -52,6 +52,7 @@ __all__ = [
     "__version__",
     "compress",
     "load",
+    "save",
 ]
 
 

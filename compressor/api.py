@@ -1,4 +1,4 @@
-"""The two calls that most programs need: :func:`compress` and :func:`load`."""
+"""The calls that most programs need: :func:`compress`, :func:`load` and :func:`save`."""
 
 import dataclasses
 import tempfile
@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+<<<<<<< HEAD
 from compressor import artifact, loading
 from compressor.channels import widths
+=======
+from compressor import artifact, checkpoint, loading, unpacking
+>>>>>>> dead
 from compressor.errors import LoadError, UsageError
 from compressor.network import Network
 from compressor.pipeline import Run
@@ -45,7 +49,9 @@ def compress(
 ) -> Result:
     """Run ``recipe`` on a module or a checkpoint file.
 
-    A module given is changed in place: it ends as the network that the artifact decodes to.
+    A module given is changed in place: it ends as the network that the artifact decodes to. Only
+    where channels go, with ``recipe.channels`` or because pruning left them without effect, is the
+    result's another one.
     ``data`` (a spec or a loaded :class:`Data`) goes before the recipe's own. ``input_shape`` is
     one input without the batch; it is needed for a module where no data tell it. With ``output``
     the files are written to that folder, as the command line does: those that ``recipe.export``
@@ -76,27 +82,55 @@ def compress(
     return Result(network.module, blob, model_bytes, report)
 
 
-def load(path: str | Path, *, arch: str | None = None) -> nn.Module:
-    """The network in a ``.dcz`` file as a torch module, in evaluation mode.
+def load(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+) -> nn.Module:
+    """The network in a ``.dcz`` or ``.safetensors`` file as a torch module, in evaluation mode.
 
-    ``arch`` is needed where the file names none that is known here. Raises
-    :class:`ArtifactError` for a damaged file and :class:`LoadError` where no class fits.
+    ``arch`` is needed where the file names none that is known here; ``input_shape``, one input
+    without the batch, where channels are gone and the architecture does not tell it. Raises
+    :class:`ArtifactError` for a damaged artifact and :class:`LoadError` for any other damaged file,
+    and where no class fits.
     """
-    decoded = artifact.read(Path(path))
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return loading.load(path, arch=arch, input_shape=input_shape).module
+    decoded = artifact.read(path)
     name = arch or decoded.metadata.get("network")
     if name is None:
         raise LoadError(f"{path} does not tell its architecture: give arch=")
     module = loading.module_for(
         name,
         {n: torch.from_numpy(v) for n, v in decoded.tensors().items()},
-        Path(path),
+        path,
         kept=decoded.metadata.get("channels"),
+        input_shape=input_shape,
     )
     load_decoded(module, decoded.tensors())
     return module.eval()
 
 
+<<<<<<< HEAD
 def resolve(recipe: Recipe, network: Network, progress: Progress | None = None) -> Recipe:
+=======
+def save(result: Result, path: str | Path) -> None:
+    """Write the module of a result, as it is now, for :func:`load` to read: tensors, no pickle.
+
+    ``path`` ends in ``.safetensors``. The metadata say which architecture it is and which of its
+    channels are left; so it may be trained further before, but not be changed in shape.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path}: the name must end in .safetensors")
+    state = {name: value.clone() for name, value in result.module.state_dict().items()}
+    checkpoint.write(state, path, unpacking.about(artifact.decode(result.artifact)))
+
+
+def resolve(recipe: Recipe, network: Network) -> Recipe:
+>>>>>>> dead
     """The recipe with what it left open found out, so that it repeats the run on its own."""
     channels = recipe.channels
     if channels is not None and not isinstance(channels.round, int):

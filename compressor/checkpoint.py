@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -69,11 +70,25 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def write(state: State, path: Path) -> None:
-    """Save tensors as ``.safetensors`` or, by any other name, as a state_dict of ``torch.save``."""
+def metadata(path: Path) -> dict[str, str]:
+    """What a ``.safetensors`` file says besides its tensors; nothing for any other file."""
+    if _head(path)[8:9] != b"{":
+        return {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise _damaged(path, error) from None
+
+
+def write(state: State, path: Path, about: Mapping[str, str] | None = None) -> None:
+    """Save tensors as ``.safetensors`` or, by any other name, as a state_dict of ``torch.save``.
+
+    ``about`` goes into the metadata of the former; the latter has no place for it.
+    """
     plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     if path.suffix == ".safetensors":
-        content = safetensors.torch.save(plain)
+        content = safetensors.torch.save(plain, dict(about) if about else None)
     else:
         buffer = io.BytesIO()
         torch.save(plain, buffer)

@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +30,40 @@ def load(
 
     ``arch`` is a registry name, ``torchvision:NAME`` or ``FILE.py:FUNCTION``; without it, the
     network is recognised from the names and shapes of its weights, or is the pickled module
-    itself. ``input_shape`` is one input without the batch, (C, H, W); without it, the
-    architecture's own. Raises :class:`LoadError`, also where the network does not run on such an
-    input.
+    itself. A ``.safetensors`` file may say in its metadata which channels of which architecture it
+    holds (``network`` and ``channels``, as ``compress decompress`` writes them). ``input_shape`` is
+    one input without the batch, (C, H, W); without it, the architecture's own. Raises
+    :class:`LoadError`, also where the network does not run on such an input.
     """
     path = Path(path)
     content = checkpoint.read(path, trust_pickle=trust_pickle)
+    told = checkpoint.metadata(path)
+    channels, arch = told.get("channels"), arch or _told(path, told)
     if isinstance(content, nn.Module) and arch in (None, type(content).__name__):
         module, known, arch = content, None, type(content).__name__
     else:
         state = content.state_dict() if isinstance(content, nn.Module) else content
         arch, build, known = _architecture(arch, state)
-        module = fill(build, state, path, arch)
+        module = fill(build, state, path, arch, (channels, input_shape or known))
     shape = input_shape or known
     if shape is None:
         raise LoadError(f"{arch} does not tell its input size; add {_shape_flag(module)}")
     module = module.float().eval()
     example = _accepted(module, shape, arch)
-    return Network(module, example, path.stem, arch, files.digest(path))
+    return Network(module, example, path.stem, arch, files.digest(path), channels=channels)
+
+
+def _told(path: Path, metadata: Mapping[str, str]) -> str | None:
+    """The architecture that a file names, where it is a known one: a file's word runs no code."""
+    name = metadata.get("network", "")
+    if name.startswith("torchvision:") or name in registry.names():
+        return name
+    if "channels" in metadata:
+        raise LoadError(
+            f"{path} holds some of the channels of a network that is not known here "
+            f"({name[:100]!r}): tell how to build the whole one: --arch FILE.py:FUNCTION, or arch="
+        )
+    return None
 
 
 def _accepted(module: nn.Module, shape: Shape, arch: str) -> Tensor:
@@ -140,14 +156,18 @@ def _call(function: Callable[..., Any], arch: str) -> nn.Module:
 
 
 def module_for(
-    arch: str, state: checkpoint.State, path: Path, kept: str | None = None
+    arch: str,
+    state: checkpoint.State,
+    path: Path,
+    kept: str | None = None,
+    input_shape: Shape | None = None,
 ) -> nn.Module:
     """The network that ``arch`` names, with the tensors of ``state`` in it.
 
     ``kept`` says which channels are left, where some were removed (``channels.Kept``).
     """
     name, builder, shape = _named(arch)
-    return fill(builder, state, path, name, (kept, shape))
+    return fill(builder, state, path, name, (kept, input_shape or shape))
 
 
 def fill(
@@ -188,11 +208,18 @@ def _smaller(module: nn.Module, channels: str, shape: Shape | None, path: Path) 
     from compressor.channels import Kept
 
     if shape is None:
-        raise LoadError(f"{path}: the network's input size is not known: give input_shape=")
+        raise LoadError(
+            f"{path}: the network's input size is not known: add {_shape_flag(module)}, or "
+            "input_shape="
+        )
+    example = torch.zeros(1, *shape)
     try:
-        return Kept.from_json(channels).apply(module.float().eval(), torch.zeros(1, *shape))
+        return Kept.from_json(channels).apply(module.float().eval(), example)
     except StageError as error:
         raise LoadError(f"{path}: {error}") from None
+    except Exception as error:  # tracing runs the user's own code, which may raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise LoadError(f"{path}: the network cannot be cut as the file says: {reason}") from error
 
 
 def _classes(module: nn.Module, state: checkpoint.State) -> int | None:

@@ -29,7 +29,8 @@ class Network:
     """A module with what is needed to run and name it.
 
     ``example`` is one input of shape (1, ...) float32; ``source`` the SHA-256 of the file (or of
-    the tensors, where there was no file) that it was loaded from; ``names`` the tensors to store.
+    the tensors, where there was no file) that it was loaded from; ``names`` the tensors to store;
+    ``channels`` which channels of ``arch`` are left, where some are gone (``channels.Kept``).
     """
 
     module: nn.Module
@@ -38,6 +39,7 @@ class Network:
     arch: str
     source: str = ""
     names: tuple[str, ...] = ()
+    channels: str | None = None
 
     def __post_init__(self) -> None:
         if not self.names:

@@ -1,9 +1,10 @@
-"""A recipe, run stage by stage: dense -> prune -> share -> encode -> export -> report.
+"""A recipe, run stage by stage: dense -> channels -> prune -> share -> encode -> export -> report.
 
 Each step does its work or, where an earlier run finished it, takes up what that run saved. Both
 ways lead through the same bytes, so a resumed run ends where an undisturbed one does.
 """
 
+import copy
 import gzip
 import time
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from typing import Any
 import torch
 
 from compressor import __version__, artifact, preflight
-from compressor.channels import Kept, remove_channels
+from compressor.channels import Kept, remove_channels, remove_dead
 from compressor.determinism import deterministic
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, StageError
 from compressor.export import graph, onnx, optional, verify
-from compressor.layers import compressible_layers, restore
+from compressor.layers import bake, compressible_layers, restore
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
 from compressor.pruning import prune
@@ -27,6 +28,7 @@ from compressor.recipe import Recipe
 from compressor.reporting.environment import environment
 from compressor.reporting.latency import latency
 from compressor.reporting.measure import layer_macs, measure
+from compressor.reporting.rows import describe, layer_row
 from compressor.storage import load_decoded, plain_state, stored_tensors
 from compressor.training.data import Data, normalise
 from compressor.training.fit import evaluate
@@ -65,8 +67,9 @@ class Run:
         self.context = Context(data, torch.device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
-        self.kept: str | None = None  # which channels, where some were removed
         self.macs = layer_macs(network.module, network.example)
+        layers = compressible_layers(network.module)
+        self.dense = {name: layer.weight.numel() for name, layer in layers.items()}
         # Four bytes for each parameter of the dense network: what every ratio is against.
         self.fp32_bytes = 4 * measure(network, self.macs).parameters
 
@@ -75,6 +78,8 @@ class Run:
         finished = self.workspace.open(resume=resume, force=force)
         if finished is not None:
             self.context.progress.note(f"{self.workspace.folder} is finished already")
+            for stage in finished["stages"].values():
+                self._cut_as(stage.get("kept"))
             return finished
         try:
             return self._stages()
@@ -98,6 +103,7 @@ class Run:
                 self._train_stage("share", share, self.recipe.share)
             if self.recipe.calibrate is not None:
                 self._train_stage("calibrate", calibrate, self.recipe.calibrate)
+            self._step("dead", self._dead, lambda: self._take_up("dead"))
             self._step("encode", self._encode, self._decode)
             self._step("export", self._export, lambda: None)
             report = self._report()
@@ -125,31 +131,56 @@ class Run:
         so one that is resumed into draws the same numbers."""
 
         def work() -> Json:
-            report = stage(self.network, settings, self.context)
-            self._resized(report.details.get("kept"))
-            self.workspace.save(name, self.network.module.state_dict())
-            # Without entropy coding: the paper's size after this stage, before the next one.
-            blob = artifact.encode(stored_tensors(self.network, "fp32"), profile="flat")
-            self.workspace.write(f"{name}.dcz", blob)
-            measured = self._measured(blob, report.layers)
-            return {**measured, "history": report.history, **report.details}
+            return self._changed(name, stage(self.network, settings, self.context))
 
-        def take_up() -> None:
-            kept = (self.workspace.finished(name) or {}).get("kept")
+        self._step(name, work, lambda: self._take_up(name))
+
+    def _changed(self, name: str, report: StageReport) -> Json:
+        """Keep the network as a stage left it; what it reports, with what was measured of it."""
+        self._resized(report.details.get("kept"))
+        self.workspace.save(name, self.network.module.state_dict())
+        # Without entropy coding: the paper's size after this stage, before the next one.
+        blob = artifact.encode(stored_tensors(self.network, "fp32"), profile="flat")
+        self.workspace.write(f"{name}.dcz", blob)
+        measured = self._measured(blob, report.layers)
+        return {**measured, "history": report.history, **report.details}
+
+    def _take_up(self, name: str) -> None:
+        """The network as a stage left it in an earlier run; nothing where it changed nothing."""
+        finished = self.workspace.finished(name) or {}
+        if "bytes" not in finished:
+            return
+        self._cut_as(finished.get("kept"))
+        module = self.network.module.cpu()
+        restore(module, self.workspace.saved(name))
+        self.network.module = module.to(self.context.device)
+        self._resized(finished.get("kept"))
+
+    def _cut_as(self, kept: str | None) -> None:
+        """The sizes that a stage of an earlier run left; its values come later."""
+        if kept is not None:
             module = self.network.module.cpu()
-            if kept is not None:
-                module = Kept.from_json(kept).apply(module, self.network.example)
-            restore(module, self.workspace.saved(name))
-            self.network.module = module.to(self.context.device)
-            self._resized(kept)
+            bake(module)
+            self.network.module = Kept.from_json(kept).apply(module, self.network.example)
 
-        self._step(name, work, take_up)
+    def _dead(self) -> Json:
+        """Channels that have no effect go. Where that cannot be done without loss, they stay."""
+        try:
+            removal = remove_dead(self.network)
+        except StageError as error:
+            return {"why": str(error)}
+        if removal is None:
+            return {"removed": []}
+        self.network.module.to(self.context.device)
+        return self._changed("dead", StageReport([], [], removal.row()))
 
     def _resized(self, kept: str | None) -> None:
         """Where channels went, count and trace anew what was counted and traced of the network."""
         if kept is None:
             return
-        self.kept = kept
+        earlier, later = self.network.channels, Kept.from_json(kept)
+        joined = later if earlier is None else Kept.from_json(earlier).then(later)
+        self.network.channels = joined.to_json()
         self.macs = layer_macs(self.network.module, self.network.example)
         self._trace()
 
@@ -166,9 +197,9 @@ class Run:
 
     def _trace(self) -> bytes:
         """The ONNX graph of the network as it is now, without its weights."""
-        module = self.network.module.cpu()
+        module = copy.deepcopy(self.network.module).cpu()
+        bake(module)
         skeleton = graph.trace(module, self.network.example, self.recipe.export.opset)
-        module.to(self.context.device)
         self.workspace.write("graph.onnx", skeleton)
         return skeleton
 
@@ -183,7 +214,7 @@ class Run:
     def _encode(self) -> Json:
         settings = self.recipe.encode
         stored = stored_tensors(self.network, settings.width)
-        size = measure(self.network, self.macs)
+        size, channels = measure(self.network, self.macs), self.network.channels
         skeleton = self.workspace.read("graph.onnx")
         with self.context.progress.task("encode", len(stored)) as advance:
             blob = artifact.encode(
@@ -195,7 +226,7 @@ class Run:
                     "source_sha256": self.network.source,
                     "recipe_sha256": self.recipe.digest(),
                     "sparsity": f"{size.sparsity:.6f}",
-                    **({"channels": self.kept} if self.kept else {}),
+                    **({"channels": channels} if channels else {}),
                 },
                 profile=self._profile(),
                 progress=lambda name, done, total: advance(name),
@@ -252,7 +283,7 @@ class Run:
                 "input_shape": list(network.example.shape),
                 "fp32_bytes": self.fp32_bytes,
             },
-            "data": _describe(data),
+            "data": describe(data),
             "stages": self.reports,
             "files": {
                 "artifact": self._name("dcz"),
@@ -291,7 +322,9 @@ class Run:
         for entry in decoded.entries:
             name = entry.name.removesuffix(".weight")
             if name in compressible_layers(self.network.module):
-                rows.append({**_layer_row(entry), **settings.get(name, {}), "layer": name})
+                rows.append(
+                    {**layer_row(entry, self.dense[name]), **settings.get(name, {}), "layer": name}
+                )
         return {
             "bytes": len(blob),
             "weights_only_bytes": weights_only,
@@ -333,27 +366,3 @@ def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
 
 def _kept(suffix: str) -> str:
     return f"output.{suffix}"
-
-
-def _layer_row(entry: artifact.Entry) -> Json:
-    dense = 4 * entry.elements
-    return {
-        "shape": list(entry.shape),
-        "weights": entry.elements,
-        "nonzero": entry.nonzero,
-        "sparsity": entry.sparsity,
-        "bytes": entry.bytes,
-        "ratio": dense / entry.bytes if entry.bytes else None,
-    }
-
-
-def _describe(data: Data | None) -> Json | None:
-    if data is None:
-        return None
-    return {
-        "name": data.name,
-        "classes": data.classes,
-        "training_images": len(data.train.y),
-        "validation_images": len(data.validation.y),
-        "test_images": len(data.test.y),
-    }

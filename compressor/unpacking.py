@@ -10,12 +10,16 @@ from compressor.errors import ArtifactError, ExportError, LoadError
 from compressor.files import write_atomically
 
 TOLERANCE = 1e-5
+ABOUT = ("network", "channels")
+"""The entries of the metadata that tell a network's architecture, and what is left of it."""
 
 
 def unpack(artifact: Artifact, target: Path) -> int:
     """Write ``target`` (.onnx, .pt or .safetensors) from an artifact; returns its size in bytes.
 
-    Raises :class:`ArtifactError` where an ONNX file is asked of an artifact without its graph.
+    A ``.safetensors`` file also says which network it is and which channels of it are left, so that
+    ``compressor.load`` makes a module of it. Raises :class:`ArtifactError` where an ONNX file is
+    asked of an artifact without its graph.
     """
     if target.suffix == ".onnx":
         write_atomically(target, onnx_bytes(artifact))
@@ -25,8 +29,13 @@ def unpack(artifact: Artifact, target: Path) -> int:
         from compressor import checkpoint
 
         state = {name: torch.from_numpy(np.array(v)) for name, v in artifact.tensors().items()}
-        checkpoint.write(state, target)
+        checkpoint.write(state, target, about(artifact))
     return target.stat().st_size
+
+
+def about(artifact: Artifact) -> dict[str, str]:
+    """What a file of tensors must say for the network to be built again."""
+    return {key: artifact.metadata[key] for key in ABOUT if key in artifact.metadata}
 
 
 def onnx_bytes(artifact: Artifact) -> bytes:

@@ -123,7 +123,7 @@ def test_the_onnx_file_is_the_artifacts_own(job: Job) -> None:
 
 def test_the_report_tells_every_stage(job: Job) -> None:
     report = job.result.report
-    assert list(report["stages"]) == ["dense", "prune", "share", "encode", "export"]
+    assert list(report["stages"]) == ["dense", "prune", "share", "dead", "encode", "export"]
     assert report["stages"]["encode"]["bytes"] == len(job.result.artifact)
     assert report["stages"]["export"]["bytes"] == len(job.result.onnx)
     assert report["network"]["arch"] == "lenet5-small"

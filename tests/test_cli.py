@@ -155,7 +155,7 @@ def test_json_is_alone_on_stdout_and_the_progress_on_stderr(
     folder, done = dataless
     report = json.loads(done.out)
     assert json.loads((folder / "report.json").read_text()) == report
-    assert list(report["stages"]) == ["dense", "share", "encode", "export"]
+    assert list(report["stages"]) == ["dense", "share", "dead", "encode", "export"]
     assert done.err.splitlines() == [f"{stage} ..." for stage in report["stages"]]
 
 

@@ -21,6 +21,9 @@ from compressor.errors import StageError
 IMAGES = 2
 """Random inputs that a cut is proved on: more than one, so that a fixed batch shows."""
 
+MOST = 1 << 22
+"""More channels than all layers of a network have together: what a file may ask for at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cut:
@@ -41,7 +44,7 @@ def cut(module: nn.Module, example: Tensor, dependencies: Dependencies, removed:
     The network's own class is kept where it still computes the right thing. Raises
     :class:`StageError` where neither it nor the rewritten graph does.
     """
-    inputs = _inputs(example)
+    inputs = random_inputs(example)
     small = copy.deepcopy(module)
     remove(small, dependencies.keep(removed))
     try:
@@ -52,7 +55,8 @@ def cut(module: nn.Module, example: Tensor, dependencies: Dependencies, removed:
     return Cut(graph, prove(module, graph, dependencies, removed, inputs), True, why)
 
 
-def _inputs(example: Tensor) -> Tensor:
+def random_inputs(example: Tensor) -> Tensor:
+    """What cuts are proved on: a few fixed inputs (n, ...) float32."""
     generator = torch.Generator().manual_seed(0)
     shape = (IMAGES, *example.shape[1:])
     return torch.randn(shape, generator=generator).to(example.device)
@@ -92,12 +96,13 @@ class Kept:
         """Raises :class:`StageError` for text that :meth:`to_json` did not write."""
         try:
             table = json.loads(text)
-            layers = {}
+            layers, room = {}, MOST
             for key, runs in table["kept"].items():
                 name, _, axis = key.rpartition(":")
-                layers[name, int(axis)] = _indices(runs)
+                layers[name, int(axis)] = _indices(runs, room)
+                room -= len(layers[name, int(axis)])
             return cls(layers, bool(table["rewritten"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StageError(f"which channels are left cannot be read: {error}") from None
 
     def apply(self, module: nn.Module, example: Tensor) -> nn.Module:
@@ -115,7 +120,10 @@ class Kept:
         removed = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *gone]))
         if (removed == 0).any():
             raise StageError("channels that cannot be removed are gone: this is another network")
-        remove(module, dependencies.keep(removed))
+        keep = dependencies.keep(removed)
+        if not all(left.any() for left in keep.values()):
+            raise StageError("a layer would have no channel left: this is another network")
+        remove(module, keep)
         return rewritten(module, dependencies, removed) if self.rewritten else module
 
 
@@ -130,9 +138,15 @@ def _runs(indices: NDArray[np.int64]) -> list[int]:
     return [int(v) for pair in zip(indices[starts], lengths, strict=True) for v in pair]
 
 
-def _indices(runs: list[int]) -> NDArray[np.int64]:
-    pairs = list(zip(runs[::2], runs[1::2], strict=True))
-    if any(start < 0 or not 0 < length <= 1 << 24 for start, length in pairs):
-        raise ValueError("a run of channels is out of range")
-    parts = [np.arange(start, start + length) for start, length in pairs]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+def _indices(runs: list[int], room: int) -> NDArray[np.int64]:
+    """Increasing indices, from one to ``room`` of them, from what may be any JSON."""
+    if not runs or any(type(number) is not int for number in runs):
+        raise ValueError("a layer's channels are not runs of whole numbers")
+    pairs, end = list(zip(runs[::2], runs[1::2], strict=True)), -1
+    for start, length in pairs:
+        if start <= end or length < 1 or start + length > MOST:
+            raise ValueError("a run of channels is out of range")
+        end, room = start + length - 1, room - length
+    if room < 0:
+        raise ValueError("more channels than a network has")
+    return np.concatenate([np.arange(start, start + length) for start, length in pairs])

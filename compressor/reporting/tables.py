@@ -11,7 +11,7 @@ from rich.text import Text
 Json = dict[str, Any]
 STAGES = {
     **{"dense": "dense", "channels": "channels", "prune": "pruned", "share": "shared"},
-    **{"calibrate": "calibrated", "encode": "encoded"},
+    **{"calibrate": "calibrated", "dead": "without dead channels", "encode": "encoded"},
 }
 MAX_LAYERS = 24  # more than these are listed with -v only
 
@@ -66,9 +66,9 @@ def stage_table(report: Json) -> Table:
     figures = ("bytes", "smaller", "sparsity", "bits/w", "accuracy", "params != 0", "MACs != 0")
     table = table_of(("stage",), figures)
     for key, label in STAGES.items():
-        if key not in report["stages"]:
+        stage = report["stages"].get(key, {})
+        if "bytes" not in stage:  # left out, or it found nothing to do
             continue
-        stage = report["stages"][key]
         table.add_row(
             label,
             f"{stage['bytes']:,}",
@@ -156,6 +156,7 @@ def latency_table(measured: Json) -> Table:
 def _notes(report: Json) -> list[str]:
     export, data = report["stages"]["export"], report["data"]
     notes = [
+        *_dead_notes(report["stages"].get("dead", {})),
         "zeros alone do not make a dense runtime faster, nor a dense ONNX file smaller: it runs "
         f"all {report['stages']['encode']['macs']:,} MACs",
         f"ONNX against PyTorch on {export['compared_on']}: largest difference "
@@ -168,6 +169,14 @@ def _notes(report: Json) -> list[str]:
     if "int8" in export:
         notes += _int8_notes(export["int8"], report["latency"]["ms"])
     return notes + [f"not measured: {item}" for item in report["not_measured"]]
+
+
+def _dead_notes(dead: Json) -> list[str]:
+    """Which layers lost channels without effect, or why they could not."""
+    if "why" in dead:
+        return [f"dead channels were looked for in vain: {dead['why']}"]
+    rows = [f"{row['layer']} {row['before']} -> {row['after']}" for row in dead.get("removed", [])]
+    return [f"dead channels removed: {', '.join(rows)}"] if rows else []
 
 
 def _int8_notes(export: Json, ms: Json) -> list[str]:
