@@ -9,12 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-<<<<<<< HEAD
-from compressor import artifact, loading
-from compressor.channels import widths
-=======
 from compressor import artifact, checkpoint, loading, unpacking
->>>>>>> dead
+from compressor.channels import widths
 from compressor.errors import LoadError, UsageError
 from compressor.network import Network
 from compressor.pipeline import Run
@@ -113,9 +109,6 @@ def load(
     return module.eval()
 
 
-<<<<<<< HEAD
-def resolve(recipe: Recipe, network: Network, progress: Progress | None = None) -> Recipe:
-=======
 def save(result: Result, path: str | Path) -> None:
     """Write the module of a result, as it is now, for :func:`load` to read: tensors, no pickle.
 
@@ -129,8 +122,7 @@ def save(result: Result, path: str | Path) -> None:
     checkpoint.write(state, path, unpacking.about(artifact.decode(result.artifact)))
 
 
-def resolve(recipe: Recipe, network: Network) -> Recipe:
->>>>>>> dead
+def resolve(recipe: Recipe, network: Network, progress: Progress | None = None) -> Recipe:
     """The recipe with what it left open found out, so that it repeats the run on its own."""
     channels = recipe.channels
     if channels is not None and not isinstance(channels.round, int):

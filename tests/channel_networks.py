@@ -231,7 +231,7 @@ class Upsampled(Network):
 
 
 class Attention(Network):
-    """timm's way: one layer for queries, keys and values, a view, ``unbind``; ``way`` of product."""
+    """timm's way: one layer for queries, keys and values, a view, ``unbind``."""
 
     way = "sdpa"
 
