@@ -355,7 +355,7 @@ class Export:
     """
 
     opset: int = 18
-    tolerance: float = 1e-4
+    tolerance: float = 1e-5
     samples: int = 64
     int8: bool = False
     calibration: int = 256
