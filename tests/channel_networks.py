@@ -230,8 +230,22 @@ class Upsampled(Network):
         return x * functional.interpolate(small, scale_factor=2, mode="bilinear")
 
 
+class Selective(Network):
+    """Branches stacked, weighed by a softmax over branches and summed (selective kernels)."""
+
+    def build(self) -> None:
+        self.one, self.two = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, padding=1)
+        self.fold, self.weigh = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 32, 1)
+
+    def middle(self, x):
+        branches = torch.stack([self.one(x), self.two(x)], dim=1)  # (N, 2, 16, 8, 8)
+        weights = self.weigh(self.fold(branches.sum(1).mean((2, 3), keepdim=True)))
+        weights = weights.view(x.size(0), 2, 16, 1, 1).softmax(1)
+        return (branches * weights).sum(1)
+
+
 class Attention(Network):
-    """timm's way: one layer for queries, keys and values, a view, ``unbind``; ``way`` of product."""
+    """timm's: one layer makes queries, keys and values, a view and ``unbind`` part them."""
 
     way = "sdpa"
 

@@ -6,6 +6,7 @@ multiplied by zero could be cut in any way without a difference.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def build(name: str, seed: int = 0) -> Built:
     elif source == "timm":
         import timm
 
-        module = timm.create_model(short)
+        module: Any = timm.create_model(short)
         built = Built(module, tuple(module.pretrained_cfg["input_size"]))
     else:
         entry = registry.get(short)
