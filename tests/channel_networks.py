@@ -168,6 +168,30 @@ class GroupNorms(Network):
         return self.one(self.norm(x))
 
 
+class Response(nn.Module):
+    """Global response normalisation: a mean over channels (ConvNeXt V2, section 3.2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(1, 16, 1, 1) + 0.5)
+        self.bias = nn.Parameter(torch.randn(1, 16, 1, 1))
+
+    def mean(self, x):
+        return x.mean(1, keepdim=True)
+
+    def forward(self, x):
+        size = x.square().mean((2, 3), keepdim=True).sqrt()
+        return x + torch.addcmul(self.bias, self.weight, x * (size / (self.mean(size) + 1e-6)))
+
+
+class ResponseNorm(Network):
+    def build(self) -> None:
+        self.response, self.one = Response(), nn.Conv2d(16, 16, 1)
+
+    def middle(self, x):
+        return self.one(self.response(x))
+
+
 class Prelu(Network):
     def build(self) -> None:
         self.slope, self.one, self.single = nn.PReLU(16), nn.Conv2d(16, 16, 1), nn.PReLU()

@@ -74,6 +74,19 @@ class NormOfLeft(nn.Module):
         return torch.zeros_like(x).index_copy(axis, self.keep, done)
 
 
+class ResponseOfLeft(nn.Module):
+    """Response normalisation whose mean is over the channels that are left."""
+
+    def __init__(self, norm: small.Response, keep: np.ndarray) -> None:
+        super().__init__()
+        self.norm, self.keep = norm, torch.from_numpy(np.flatnonzero(keep))
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.square().mean((2, 3), keepdim=True).sqrt()
+        mean = size.index_select(1, self.keep).mean(1, keepdim=True)
+        return x + self.norm.bias + self.norm.weight * x * size / (mean + 1e-6)
+
+
 def zeroed(module: nn.Module, keep: Keep) -> nn.Module:
     """A copy in float64 with what ``keep`` does not name zeroed."""
     module = copy.deepcopy(module).double()
@@ -87,6 +100,8 @@ def zeroed(module: nn.Module, keep: Keep) -> nn.Module:
     for name, each in list(module.named_children()):
         if isinstance(each, nn.LayerNorm | nn.GroupNorm) and (f"{name}.weight", 0) in keep:
             setattr(module, name, NormOfLeft(each, keep[f"{name}.weight", 0]))
+        if isinstance(each, small.Response):
+            setattr(module, name, ResponseOfLeft(each, keep[f"{name}.weight", 1]))
     return module
 
 
@@ -118,6 +133,7 @@ PRUNABLE = [
     (small.Flatten, {"stem": [16], "one": [12]}, True),
     (small.LayerNorms, {"stem": [16]}, True),
     (small.GroupNorms, {"stem": [4], "one": [16]}, True),
+    (small.ResponseNorm, {"stem": [16], "one": [16]}, True),
     (small.Prelu, {"stem": [16], "one": [16]}, True),
     (small.Transposed, {"stem": [16], "one": [24]}, True),
     (small.InPlaceOnView, {"stem": [16], "one": [16], "two": [16]}, False),
