@@ -168,6 +168,30 @@ class GroupNorms(Network):
         return self.one(self.norm(x))
 
 
+class Response(nn.Module):
+    """Global response normalisation: a mean over channels (ConvNeXt V2, section 3.2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(1, 16, 1, 1) + 0.5)
+        self.bias = nn.Parameter(torch.randn(1, 16, 1, 1))
+
+    def mean(self, x):
+        return x.mean(1, keepdim=True)
+
+    def forward(self, x):
+        size = x.square().mean((2, 3), keepdim=True).sqrt()
+        return x + torch.addcmul(self.bias, self.weight, x * (size / (self.mean(size) + 1e-6)))
+
+
+class ResponseNorm(Network):
+    def build(self) -> None:
+        self.response, self.one = Response(), nn.Conv2d(16, 16, 1)
+
+    def middle(self, x):
+        return self.one(self.response(x))
+
+
 class Prelu(Network):
     def build(self) -> None:
         self.slope, self.one, self.single = nn.PReLU(16), nn.Conv2d(16, 16, 1), nn.PReLU()
@@ -230,8 +254,22 @@ class Upsampled(Network):
         return x * functional.interpolate(small, scale_factor=2, mode="bilinear")
 
 
+class Selective(Network):
+    """Branches stacked, weighed by a softmax over branches and summed (selective kernels)."""
+
+    def build(self) -> None:
+        self.one, self.two = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, padding=1)
+        self.fold, self.weigh = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 32, 1)
+
+    def middle(self, x):
+        branches = torch.stack([self.one(x), self.two(x)], dim=1)  # (N, 2, 16, 8, 8)
+        weights = self.weigh(self.fold(branches.sum(1).mean((2, 3), keepdim=True)))
+        weights = weights.view(x.size(0), 2, 16, 1, 1).softmax(1)
+        return (branches * weights).sum(1)
+
+
 class Attention(Network):
-    """timm's way: one layer for queries, keys and values, a view, ``unbind``."""
+    """timm's: one layer makes queries, keys and values, a view and ``unbind`` part them."""
 
     way = "sdpa"
 

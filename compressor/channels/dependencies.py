@@ -92,7 +92,7 @@ class Dependencies:
         return [group for axes in found.values() for group in self._parts(axes, uses)]
 
     def _uses(self) -> NDArray[np.uint64]:
-        """For every class a number that tells which axes it is in: a sum of random ones."""
+        """For every class a number that says in which tensors' axes it is: a sum of random ones."""
         drawn = np.random.default_rng(0)
         uses = np.zeros(self.count, dtype=np.uint64)
         for classes in self.axes.values():

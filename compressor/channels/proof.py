@@ -2,7 +2,8 @@
 
 The masked network is the original graph with every removed slice of every parameter and buffer set
 to zero, so that what is removed neither arrives nor counts; norms over channels (layer and group
-norm) take their statistics over what is left. No code that removes channels is used here.
+norm, and means that a network takes itself) take their statistics over what is left. No code that
+removes channels is used here.
 """
 
 import copy
@@ -130,12 +131,27 @@ def _group_norm(
     return (_affine(whole, weight, bias) * left).movedim(-1, 1)
 
 
+def _mean(masked: Masked, node: fx.Node, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+    """Over axes, what is removed not counted."""
+    axes, keepdim = (*rest, *(named.get("dim"), named.get("keepdim", False))[len(rest) :])[:2]
+    left = x.new_ones(1)
+    for axis in range(x.ndim) if axes is None else axes:
+        along = [-1 if at == axis % x.ndim else 1 for at in range(x.ndim)]
+        left = left * masked.left(node, axis).to(left).reshape(along)
+    left = left.expand_as(x)
+    return (x * left).sum(axes, keepdim) / left.sum(axes, keepdim)
+
+
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
 
 
-_NORMS: dict[str, Callable[..., Tensor]] = {"layer_norm": _layer_norm, "group_norm": _group_norm}
+_NORMS: dict[str, Callable[..., Tensor]] = {
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "mean": _mean,
+}
 
 
 def prove(

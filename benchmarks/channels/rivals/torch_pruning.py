@@ -2,12 +2,12 @@
 
     PYTHON -m compressor.benchmarks.channels.rivals.torch_pruning torchvision:resnet18
 
-It is given what its users give it: half of the channels, L2 over groups, the layers that make the
-network's outputs ignored, heads of attention named where timm's modules have them. A network
-passes where it is pruned, still runs, takes fewer multiply-adds, and, where that can be told,
-computes what the network with the removed slices zeroed does. ``masked`` is that difference,
-relative and in float64; it is null where norms over channels or unusual layers forbid a
-judgement, and such a network passes without one.
+It is given what its users give it: half of the channels, L2 over groups, the layer that makes the
+network's outputs ignored, heads of attention named where timm's modules have them. A network passes
+where it is pruned, still runs, takes fewer multiply-adds, and, where that can be told, computes
+what the network with the removed slices zeroed computes: ``masked`` is that difference, relative
+and in float64. It is null where norms over channels or unusual layers forbid a judgement; such a
+network passes without one.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_pruning as tp  # type: ignore[import-not-found]
+import torch_pruning as tp
 from torch import Tensor, nn
 
 from compressor.benchmarks.channels.networks import build
@@ -100,7 +100,7 @@ def prune(module: nn.Module, example: Tensor) -> "Masked":
         masked.note(group)
         group.prune()
     attention: Any
-    for attention in module.modules():  # timm keeps sizes of its own
+    for attention in module.modules():  # timm's keeps sizes of its own
         if getattr(attention, "qkv", None) in heads:
             attention.num_heads = pruner.num_heads[attention.qkv]
             attention.head_dim = attention.qkv.out_features // (3 * attention.num_heads)

@@ -41,7 +41,17 @@ def unary(graph: Propagation, node: fx.Node) -> Value:
 
 @rule("add", "sub", "mul", "div", "maximum", "minimum", "pow")
 def binary(graph: Propagation, node: fx.Node) -> Value:
-    pair = [graph.of(each) for each in given(node)[:2]]
+    return _together(graph, node, *(graph.of(each) for each in given(node)[:2]))
+
+
+@rule("addcmul", "addcdiv", "where", "lerp")
+def ternary(graph: Propagation, node: fx.Node) -> Value:
+    first, *others = (graph.of(each) for each in given(node)[:3])
+    return _together(graph, node, first, _together(graph, node, *others))
+
+
+def _together(graph: Propagation, node: fx.Node, *pair: Value) -> Tensor:
+    """The labels of what two values, or a value and a number, give element by element."""
     tensors: list[Tensor] = [each for each in pair if isinstance(each, Tensor)]
     shape = shape_of(node)
     several = [each for each in tensors if each.numel() > 1]

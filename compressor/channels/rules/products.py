@@ -39,7 +39,10 @@ def product_of_activations(graph: Propagation, node: fx.Node) -> Value:
 
 @rule("softmax", "log_softmax", "mean", "sum", "amax", "amin", "linalg_vector_norm", "norm", "var")
 def reduction(graph: Propagation, node: fx.Node) -> Value:
-    """What is summed up over has no channels, or branches whose channels then go together."""
+    """What is summed up over has no channels, or branches whose channels then go together.
+
+    A mean over channels is a statistic, as norms take it: of those that are left (``proof.py``).
+    """
     source = graph.of(given(node)[0])
     name, arguments = operator_name(node), arguments_of(node)
     axes = arguments.get("dim")
@@ -49,7 +52,7 @@ def reduction(graph: Propagation, node: fx.Node) -> Value:
     source = compact(graph.labels.classes(source)) if set(axes) & set(varying(source)) else source
     over = set(axes) & set(varying(source))
     if over and not set(varying(source)) - over:
-        return None
+        return torch.zeros((), dtype=torch.int64).expand(shape_of(node)) if name == "mean" else None
     for axis in over:  # branches that were stacked
         graph.tie(source, axis, node)
     if "softmax" in name:
