@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_pruning as tp  # type: ignore[import-not-found]
+import torch_pruning as tp
 from torch import Tensor, nn
 
 from compressor.benchmarks.channels.networks import build
