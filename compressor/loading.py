@@ -38,7 +38,7 @@ def load(
     path = Path(path)
     content = checkpoint.read(path, trust_pickle=trust_pickle)
     told = checkpoint.metadata(path)
-    channels, arch = told.get("channels"), arch or _told(path, told)
+    channels, arch = told.get("channels"), _told(path, told) if arch is None else arch
     if isinstance(content, nn.Module) and arch in (None, type(content).__name__):
         module, known, arch = content, None, type(content).__name__
     else:

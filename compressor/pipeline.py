@@ -26,7 +26,7 @@ from compressor.pruning import prune
 from compressor.quantization import calibrate, share
 from compressor.recipe import Recipe
 from compressor.reporting.environment import environment
-from compressor.reporting.latency import latency
+from compressor.reporting.latency import latency, missed
 from compressor.reporting.measure import layer_macs, measure
 from compressor.reporting.rows import describe, layer_row
 from compressor.storage import load_decoded, plain_state, stored_tensors
@@ -36,9 +36,6 @@ from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
 SCHEMA = 1
-_NOISE = 0.05
-"""A latency over its goal by less than this part may be the machine's noise."""
-
 _SMALL = 5_000_000
 """Parameters below which the smallest file is worth a slower decoder."""
 
@@ -291,26 +288,10 @@ class Run:
                 **{name: self._name(end) for name, end in self._optional().items()},
             },
             "latency": times,
-            "missed": self._missed(times),
+            "missed": missed(times, self.recipe.channels),
             "environment": environment(),
             "not_measured": not_measured,
         }
-
-    def _missed(self, times: Json) -> list[str]:
-        """Goals that were not reached: without fewer channels, no network is asked to be faster."""
-        ms = {name: times["ms"][name]["median"] for name in ("dense", "compressed")}
-        part, settings = ms["compressed"] / ms["dense"], self.recipe.channels
-        if settings is None:
-            return []
-        wanted = settings.target_latency or 1.0
-        if part <= wanted * (1 + _NOISE):
-            return []
-        if settings.target_latency is None:
-            return [
-                f"fewer channels did not make the network faster: {ms['compressed']:.3f} ms in "
-                f"place of {ms['dense']:.3f} ms; try other widths (--round auto) or remove more"
-            ]
-        return [f"the network takes {part:.2f} of the dense one's time, more than {wanted:g}"]
 
     def _measured(self, blob: bytes, layers: list[Json]) -> Json:
         """What a stage reports: the bytes of its artifact, counts, accuracy, and layers' rows."""

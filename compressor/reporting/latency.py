@@ -9,6 +9,10 @@ import numpy as np
 from compressor.export.graph import INPUT
 from compressor.export.verify import session
 from compressor.progress import Progress
+from compressor.recipe import Channels
+
+NOISE = 0.05
+"""A latency over its goal by less than this part may be the machine's noise."""
 
 WARMUP, MIN_ROUNDS, MAX_ROUNDS = 10, 30, 500
 
@@ -50,6 +54,25 @@ def latency(
         "calls": len(next(iter(times.values()))),
         "ms": {name: _summary(values) for name, values in times.items()},
     }
+
+
+def missed(measured: Mapping[str, Any], channels: Channels | None) -> list[str]:
+    """Goals that the latency of a run missed, a sentence each.
+
+    Only a network that was to lose channels is expected to be faster than it was.
+    """
+    if channels is None:
+        return []
+    dense, small = (measured["ms"][name]["median"] for name in ("dense", "compressed"))
+    wanted = channels.target_latency or 1.0
+    if small <= wanted * dense * (1 + NOISE):
+        return []
+    if channels.target_latency is not None:
+        return [f"the network takes {small / dense:.2f} of the dense one's time, not {wanted:g}"]
+    return [
+        f"fewer channels did not make the network faster: {small:.3f} ms in place of "
+        f"{dense:.3f} ms; try other widths (--round auto) or remove more"
+    ]
 
 
 def _summary(values: list[float]) -> dict[str, float]:
