@@ -21,7 +21,7 @@ from compressor.channels.dependencies import Dependencies, Group
 from compressor.channels.importance import importance, normalised
 from compressor.channels.plan import Plan, preview
 from compressor.channels.widths import Curve, Profile, measure, shipped, step_of
-from compressor.errors import StageError, UsageError
+from compressor.errors import ExportError, StageError, UsageError
 from compressor.network import Context, Network
 from compressor.recipe import Channels, Criterion, Prune, Recipe, Share, Training
 from compressor.reporting.measure import layer_macs
@@ -430,6 +430,16 @@ def test_bad_settings_leave_nothing(
     assert says in done.err
     assert done.err.count("\n") == 1
     assert not (here / "out").exists()
+
+
+class Branching(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+def test_a_course_that_depends_on_the_input_is_named() -> None:
+    with pytest.raises(ExportError, match=r"values of its input, at test_channels_stage.py:\d+"):
+        preview(network(Branching().eval()), Channels(0.5, round=1))
 
 
 def test_one_goal_takes_the_place_of_another() -> None:

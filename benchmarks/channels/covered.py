@@ -25,10 +25,10 @@ from compressor.channels.cutting import Cut, cut
 from compressor.channels.dependencies import Dependencies
 from compressor.channels.importance import importance
 from compressor.channels.proof import compare, run, zero
-from compressor.channels.propagation import export
 from compressor.export import graph, onnx, verify
 from compressor.reporting.measure import layer_macs
 from compressor.storage import plain_state
+from compressor.tracing import traced
 
 RATIO, KEEP = 0.5, 3
 TOLERANCE = 1e-5
@@ -60,7 +60,7 @@ def cover(row: Row) -> None:
     module, example = network.module, torch.zeros(1, *network.shape)
     row.update(step="export", input=list(network.shape), seconds={})
     begin = perf_counter()
-    program = export(module, example)
+    program = traced(module, example)
     row["seconds"]["export"] = _since(begin)
     row["step"] = "analysis"
     begin = perf_counter()

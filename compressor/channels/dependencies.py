@@ -11,8 +11,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from compressor.channels.labels import Reason, narrowed
-from compressor.channels.propagation import Axis, Propagation, export
+from compressor.channels.propagation import Axis, Propagation
 from compressor.channels.rules import RULES
+from compressor.tracing import traced
 
 Keep = dict[Axis, NDArray[np.bool_]]
 
@@ -61,7 +62,7 @@ class Dependencies:
         freeze_residual: bool = False,
         program: torch.export.ExportedProgram | None = None,
     ) -> None:
-        self.graph = Propagation(program or export(module, example))
+        self.graph = Propagation(program or traced(module, example))
         self.graph.run(RULES)
         labels = self.graph.labels
         if freeze_residual:

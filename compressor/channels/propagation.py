@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from compressor.channels.labels import Labels, Reason, narrowed, spread, varying
@@ -161,15 +161,6 @@ def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
         for name, value in state.items()
         if value.numel()
     }
-
-
-def export(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The graph of ``module`` in evaluation mode for a free batch; ``example`` is (1, ...)."""
-    batch = example.expand(2, *example.shape[1:]).contiguous()  # one of 1 would be baked in
-    with torch.no_grad():
-        return torch.export.export(
-            module.eval(), (batch,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
-        )
 
 
 def operator_name(node: fx.Node) -> str:

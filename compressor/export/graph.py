@@ -5,12 +5,7 @@ that name. So constant folding cannot reach a weight, the graph does not depend 
 value, and filling it is a plain substitution (``export/onnx.py``).
 """
 
-import contextlib
-import io
 import itertools
-import logging
-import warnings
-from collections.abc import Iterator
 
 import onnx
 import onnx_ir as ir
@@ -19,8 +14,9 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from compressor.errors import ExportError
+from compressor.tracing import BATCH, quiet, reason, traced
 
-INPUT, OUTPUT, BATCH = "input", "output", "batch"
+INPUT, OUTPUT = "input", "output"
 
 
 def trace(module: nn.Module, example: Tensor, opset: int) -> bytes:
@@ -38,7 +34,7 @@ def trace(module: nn.Module, example: Tensor, opset: int) -> bytes:
             graph.initializers.pop(name)
             value.const_value = None
             graph.inputs.append(value)
-    with _quiet():
+    with quiet():
         optimizer.optimize_ir(model)
     proto = ir.to_proto(model)
     versions = {item.domain: item.version for item in proto.opset_import}
@@ -53,23 +49,20 @@ def trace(module: nn.Module, example: Tensor, opset: int) -> bytes:
 
 
 def _exported(module: nn.Module, example: Tensor, opset: int) -> ir.Model:
-    module.eval()
-    batch = example.expand(2, *example.shape[1:]).contiguous()  # a batch of 1 would be baked in
+    with torch.no_grad():
+        output = module.eval()(example)
+    if not isinstance(output, Tensor):
+        raise ExportError(
+            f"the network gives a {type(output).__name__}, not one tensor: wrap it in a "
+            "module that returns the logits alone"
+        )
+    # Left to itself, the ONNX exporter of older releases falls back on a plain trace, which
+    # bakes in whatever branch the example takes.
+    recorded = traced(module, example)
     try:
-        with _quiet(), torch.no_grad():
-            output = module(batch)
-            if not isinstance(output, Tensor):
-                raise ExportError(
-                    f"the network gives a {type(output).__name__}, not one tensor: wrap it in a "
-                    "module that returns the logits alone"
-                )
-            # Left to itself, the ONNX exporter of older releases falls back on a plain trace, which
-            # bakes in whatever branch the example takes.
-            exported = torch.export.export(
-                module, (batch,), dynamic_shapes=({0: torch.export.Dim(BATCH)},), strict=False
-            )
+        with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                exported,
+                recorded,
                 dynamo=True,
                 optimize=False,
                 opset_version=opset,
@@ -77,20 +70,11 @@ def _exported(module: nn.Module, example: Tensor, opset: int) -> ir.Model:
                 output_names=[OUTPUT],
                 verbose=False,
             )
-    except ExportError:
-        raise
-    except Exception as error:  # torch.export's errors have no common base but this
-        raise ExportError(f"the network cannot be exported to ONNX: {_reason(error)}") from error
+    except Exception as error:  # the exporter's errors have no common base but this
+        raise ExportError(f"the network cannot be exported to ONNX: {reason(error)}") from error
     if program is None:
         raise ExportError("the network cannot be exported to ONNX: the exporter gave nothing")
     return program.model
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong in the first place: the exporter wraps it in advice for its developers."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _stripped(proto: onnx.ModelProto, weights: set[str]) -> onnx.ModelProto:
@@ -135,23 +119,3 @@ def _stripped(proto: onnx.ModelProto, weights: set[str]) -> onnx.ModelProto:
                     dim.dim_param = BATCH
             target.add(name=item.name, type=item.type)
     return clean
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter chats on both streams, by logging and by warnings; none of it is for users."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch")]
-    levels = [logger.level for logger in loggers]
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
