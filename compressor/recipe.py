@@ -25,7 +25,7 @@ Init = typing.Literal["linear", "density", "random", "optimal"]
 EncodeProfile = typing.Literal["auto", "best", "fast", "huffman", "flat"]
 Width = typing.Literal["fp16", "fp32"]
 Scope = typing.Literal["uniform", "global"]
-Criterion = typing.Literal["l2", "l1", "gamma", "next", "taylor", "random"]
+Criterion = typing.Literal["l2", "l1", "gamma", "next", "taylor", "obs", "random"]
 # A setting per layer, in any of the ways in which one can be written (per_layer.py).
 Rules = PerLayer | float | str | Mapping[str, float]
 
@@ -33,7 +33,7 @@ INITS = ("linear", "density", "random", "optimal")
 OPTIMIZERS = ("sgd", "adam")
 ENCODE_PROFILES = ("auto", "best", "fast", "huffman", "flat")
 WIDTHS = ("fp16", "fp32")
-CRITERIA = ("l2", "l1", "gamma", "next", "taylor", "random")
+CRITERIA = ("l2", "l1", "gamma", "next", "taylor", "obs", "random")
 AUGMENTS = ("auto", "none", "flip-crop", "affine")
 
 RATE = 0.02
@@ -175,7 +175,8 @@ class Channels:
     "global" of all together, wherever they are worth least by ``criterion``. ``target_macs`` has
     the ratio found instead: the least that leaves at most so large a part of the multiply-adds.
     ``round`` makes widths multiples of it, ``keep`` is the fewest channels that a layer keeps, and
-    ``freeze_residual`` leaves what sums of activations join. ``rounds`` above 1 remove in as many
+    ``freeze_residual`` leaves what sums of activations join. On ``reconstruct`` training images the
+    layers that read fewer channels are fitted to what they computed before. ``rounds`` above 1 remove in as many
     equal factors, each followed by re-estimation of batch-norm statistics on ``recalibrate``
     training images and by ``retrain``.
     """
@@ -188,6 +189,7 @@ class Channels:
     keep: int = 3
     freeze_residual: bool = False
     rounds: int = 1
+    reconstruct: int = 1000
     recalibrate: int = 2000
     retrain: Training = Training()
 
@@ -215,6 +217,7 @@ class Channels:
             round=_integer("channels.round", self.round, 1, 64),
             keep=_integer("channels.keep", self.keep, 1, 1_000_000),
             rounds=_integer("channels.rounds", self.rounds, 1, 100),
+            reconstruct=_integer("channels.reconstruct", self.reconstruct, 0, 10_000_000),
             recalibrate=_integer("channels.recalibrate", self.recalibrate, 0, 10_000_000),
         )
 

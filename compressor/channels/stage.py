@@ -1,16 +1,18 @@
-"""The stage: remove channels, prove the cut, re-estimate norms, retrain."""
+"""The stage: remove channels, prove the cut, fit weights, re-estimate norms, retrain."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.channels.allocation import Bounds, Removed, multiple, threshold, to_target, uniform
 from compressor.channels.cost import Macs
 from compressor.channels.cutting import Kept, cut
 from compressor.channels.dependencies import Dependencies
 from compressor.channels.importance import importance
+from compressor.channels.moments import Reader, measure
+from compressor.channels.surgery import reconstruct
 from compressor.errors import StageError
 from compressor.network import Context, Network, Row, StageReport
 from compressor.recipe import Channels
@@ -20,6 +22,9 @@ from compressor.training.recalibration import recalibrate
 
 _TAYLOR_IMAGES = 1000
 """Training images that first-order scores are taken on."""
+_OBS_IMAGES = 1000
+"""Training images that "obs" measures on where no weights are fitted to some."""
+_BATCH = 100
 
 
 def remove_channels(network: Network, settings: Channels, context: Context) -> StageReport:
@@ -39,9 +44,12 @@ def remove_channels(network: Network, settings: Channels, context: Context) -> S
         if len(removed):
             example = network.example.to(context.device)
             made = cut(network.module, example, plan.dependencies, removed)
+            readers = plan.readers if settings.reconstruct else {}
+            fitted = reconstruct(made.module, plan.dependencies.keep(removed), readers)
             kept = kept.then(Kept.of(plan.dependencies, removed, rewritten=made.rewritten))
             network.module = made.module
-            details = {"proof": made.proof.row(), "why_rewritten": made.why}
+            proof, why = made.proof.row(), made.why
+            details = {"proof": proof, "why_rewritten": why, "reconstructed": fitted}
         if context.data is not None and settings.recalibrate:
             recalibrate(network.module, context.data, context, images=settings.recalibrate)
         title = "retrain" if settings.rounds == 1 else f"retrain {step}/{settings.rounds}"
@@ -69,17 +77,32 @@ class Plan:
             frozen = self.dependencies.frozen()
             why = f": {frozen[0]['layer']} is held by {frozen[0]['reason']}" if frozen else ""
             raise StageError(f"{network.name} has no channel that can be removed{why}")
-        images = None if context.data is None else _images(context)
+        images = None if context.data is None else _images(context, _TAYLOR_IMAGES)
+        self.readers = self._readers(network.module, context)
         self.scores = importance(
             self.dependencies,
             network.module,
             settings.criterion,
             batches=images,
+            readers=self.readers,
             seed=context.seed,
         )
         self.macs = Macs(self.dependencies)
+        if settings.criterion == "obs" and settings.scope == "global":
+            self.scores = self.scores / np.maximum(self.macs.of_classes(), np.finfo(float).tiny)
         self.bounds = Bounds(settings.keep, multiple(settings.round))
         self.ratios = {} if settings.ratio is None else _ratios(self.dependencies, settings)
+
+    def _readers(self, module: nn.Module, context: Context) -> dict[str, Reader]:
+        """Layers that read channels, measured where something is made of it."""
+        settings = self.settings
+        images = settings.reconstruct or (_OBS_IMAGES if settings.criterion == "obs" else 0)
+        if context.data is None or images == 0:
+            return {}
+        augment = context.data.augment  # of the images that the weights were trained for
+        drawn = _images(context, images, augment)
+        centred = settings.recalibrate > 0
+        return measure(self.dependencies, module, drawn, seed=context.seed, centred=centred)
 
     def removed(self, step: int, dense: float) -> Removed:
         """What goes in round ``step`` of a network that had ``dense`` MACs before the first.
@@ -105,7 +128,7 @@ class Plan:
         if settings.scope == "uniform":
             return uniform(groups, self.scores, part, self.bounds)
         ratio = max(part.values(), default=0.0)
-        raw = settings.criterion == "gamma"
+        raw = settings.criterion in ("gamma", "obs")
         return threshold(groups, self.scores, ratio, self.bounds, raw)
 
     def rows(self) -> list[Row]:
@@ -137,18 +160,21 @@ def _ratios(dependencies: Dependencies, settings: Channels) -> dict[str, float]:
     }
 
 
-def _images(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+def _images(
+    context: Context, images: int, augment: str = "none"
+) -> Iterator[tuple[Tensor, Tensor]]:
     data = context.data
     assert data is not None
     generator = torch.Generator().manual_seed(context.seed)
-    count = 0
-    for x, y in batches(
-        data.train, data, batch_size=100, shuffle_generator=generator, device=context.device
-    ):
-        yield x, y
-        count += len(y)
-        if count >= _TAYLOR_IMAGES:
-            return
+    chosen = torch.randperm(len(data.train), generator=generator)[:images]
+    return batches(
+        data.train.take(chosen),
+        data,
+        batch_size=_BATCH,
+        shuffle_generator=generator,
+        augment=augment,
+        device=context.device,
+    )
 
 
 def _nothing_removed(settings: Channels) -> str:
