@@ -176,9 +176,9 @@ class Channels:
     the ratio found instead: the least that leaves at most so large a part of the multiply-adds.
     ``round`` makes widths multiples of it, ``keep`` is the fewest channels that a layer keeps, and
     ``freeze_residual`` leaves what sums of activations join. On ``reconstruct`` training images the
-    layers that read fewer channels are fitted to what they computed before. ``rounds`` above 1 remove in as many
-    equal factors, each followed by re-estimation of batch-norm statistics on ``recalibrate``
-    training images and by ``retrain``.
+    layers that read fewer channels are fitted to what they computed before. ``rounds`` above 1
+    remove in as many equal factors, each followed by re-estimation of batch-norm statistics on
+    ``recalibrate`` training images and by ``retrain``.
     """
 
     ratio: Rules | None = None

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from compressor.channels.cost import Macs
 from compressor.channels.dependencies import Dependencies
+from compressor.channels.importance import importance
 from compressor.channels.moments import DAMPING, measure
 from compressor.channels.removal import remove
 from compressor.channels.surgery import reconstruct, scores
-from compressor.channels.importance import importance
 from compressor.errors import StageError
 
 
@@ -81,7 +81,8 @@ def test_the_scores_of_all_removed_sum_to_the_error_that_is_left() -> None:
     found = scores(dependencies, readers)
     group = next(group for group in dependencies.groups if group.name == "2")
     own = found[group.classes]
-    assert np.isfinite(own).all() and (own > 0).all()
+    assert np.isfinite(own).all()
+    assert (own > 0).all()
     reader = readers["5"]
 
     def error(removed: tuple[int, ...]) -> float:

@@ -5,6 +5,7 @@ layers that read removable channels this measures the covariance of x over image
 for each row of W what an error in it costs the network's outputs.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,8 @@ class Reader:
     @property
     def spans(self) -> list[slice]:
         """The columns of each block."""
-        ends = np.cumsum([0, *(len(each) for each in self.moments)])
-        return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        ends = itertools.accumulate((len(each) for each in self.moments), initial=0)
+        return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
 
 def measure(
@@ -74,10 +75,11 @@ def measure(
     watches: dict[str, _Watch] = {}
     for (name, axis), classes in dependencies.axes.items():
         layer = module.get_submodule(layer_of(name)) if axis == 1 else None
-        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear) and name.endswith("weight"):
-            if getattr(layer, "groups", 1) == 1 and classes.any():
-                constant = layer.bias is not None or name in normed
-                watches[layer_of(name)] = _Watch(layer, classes, constant, generator)
+        if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear) or not classes.any():
+            continue
+        if name.endswith("weight") and getattr(layer, "groups", 1) == 1:
+            constant = layer.bias is not None or name in normed
+            watches[layer_of(name)] = _Watch(layer, classes, constant, generator)
     hooks = [hook for watch in watches.values() for hook in watch.hooks()]
     try:
         for x, _ in batches:
@@ -96,10 +98,11 @@ def _before_norms(dependencies: Dependencies) -> set[str]:
     """Weights whose outputs go to batch norms alone."""
     found = set()
     for node in dependencies.graph.program.graph.nodes:
-        if node.op == "call_function" and node.users:
-            if all("batch_norm" in operator_name(user) for user in node.users):
-                tensors = (dependencies.graph.tensor(each) for each in given(node)[1:2])
-                found |= {tensor for tensor in tensors if tensor is not None}
+        if node.op != "call_function" or not node.users:
+            continue
+        if all("batch_norm" in operator_name(user) for user in node.users):
+            tensors = (dependencies.graph.tensor(each) for each in given(node)[1:2])
+            found |= {tensor for tensor in tensors if tensor is not None}
     return found
 
 
@@ -139,7 +142,7 @@ class _Watch:
 
     def _read(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         flat = self._columns(inputs[0].detach())
-        for total, part in zip(self.squares, flat.split(self.widths, 1), strict=True):
+        for total, part in zip(self.squares, torch.split(flat, self.widths, 1), strict=True):
             total += (part.T @ part).cpu()
         self.sums += flat.double().sum(0).cpu()
         self.count += len(flat)
@@ -171,7 +174,7 @@ class _Watch:
     def result(self) -> Reader:
         mean = self.sums / self.count
         moments = []
-        for total, own in zip(self.squares, mean.split(self.widths), strict=True):
+        for total, own in zip(self.squares, torch.split(mean, self.widths), strict=True):
             covariance = total.double() / self.count
             if self.constant:
                 covariance -= torch.outer(own, own)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compressor.channels.allocation import Bounds, Removed, multiple, threshold, to_target, uniform
 from compressor.channels.cost import Macs
-from compressor.channels.cutting import Kept, cut
+from compressor.channels.cutting import Cut, Kept, cut
 from compressor.channels.dependencies import Dependencies
 from compressor.channels.importance import importance
 from compressor.channels.moments import Reader, measure
@@ -42,10 +42,8 @@ def remove_channels(network: Network, settings: Channels, context: Context) -> S
         plan = Plan(network, settings, context) if step > 1 else plan
         removed = plan.removed(step, dense)
         if len(removed):
-            example = network.example.to(context.device)
-            made = cut(network.module, example, plan.dependencies, removed)
-            readers = plan.readers if settings.reconstruct else {}
-            fitted = reconstruct(made.module, plan.dependencies.keep(removed), readers)
+            made = plan.cut(removed)
+            fitted = plan.fit(made.module, removed)
             kept = kept.then(Kept.of(plan.dependencies, removed, rewritten=made.rewritten))
             network.module = made.module
             proof, why = made.proof.row(), made.why
@@ -68,9 +66,9 @@ class Plan:
 
     def __init__(self, network: Network, settings: Channels, context: Context) -> None:
         self.settings = settings
-        example = network.example.to(context.device)
+        self.module, self.example = network.module, network.example.to(context.device)
         self.dependencies = Dependencies(
-            network.module, example, freeze_residual=settings.freeze_residual
+            self.module, self.example, freeze_residual=settings.freeze_residual
         )
         groups = self.dependencies.groups
         if not groups:
@@ -103,6 +101,15 @@ class Plan:
         drawn = _images(context, images, augment)
         centred = settings.recalibrate > 0
         return measure(self.dependencies, module, drawn, seed=context.seed, centred=centred)
+
+    def cut(self, removed: Removed) -> Cut:
+        """The network without these classes, proved."""
+        return cut(self.module, self.example, self.dependencies, removed)
+
+    def fit(self, small: nn.Module, removed: Removed) -> list[str]:
+        """Fit the cut network's weights to the images, where that is asked for."""
+        readers = self.readers if self.settings.reconstruct else {}
+        return reconstruct(small, self.dependencies.keep(removed), readers)
 
     def removed(self, step: int, dense: float) -> Removed:
         """What goes in round ``step`` of a network that had ``dense`` MACs before the first.

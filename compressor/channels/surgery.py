@@ -128,15 +128,18 @@ def reconstruct(small: nn.Module, keep: Keep, readers: Mapping[str, Reader]) -> 
         wide = torch.from_numpy(np.repeat(mask, len(reader.classes) // len(mask)))
         rows = keep.get((f"{name}.weight", 0))
         old = reader.weight if rows is None else reader.weight[torch.from_numpy(rows)]
-        new = torch.cat([
-            _fit(old[:, span], moments, wide[span])
-            for span, moments in zip(reader.spans, reader.moments, strict=True)
-        ], 1)
+        new = torch.cat(
+            [
+                _fit(old[:, span], moments, wide[span])
+                for span, moments in zip(reader.spans, reader.moments, strict=True)
+            ],
+            1,
+        )
         with torch.no_grad():
             weight.copy_(new.reshape(weight.shape))
             bias = parameters.get(f"{name}.bias")
             if bias is not None:
-                bias += (old @ reader.mean - new @ reader.mean[wide]).to(bias)
+                bias.add_((old @ reader.mean - new @ reader.mean[wide]).to(bias))
         fitted.append(name)
     return fitted
 
@@ -145,4 +148,5 @@ def _fit(weight: Tensor, moments: Tensor, kept: Tensor) -> Tensor:
     """(rows, columns) -> (rows, columns kept)."""
     if bool(kept.all()):
         return weight
-    return torch.linalg.solve(moments[kept][:, kept], moments[kept] @ weight.T).T
+    found: Tensor = torch.linalg.solve(moments[kept][:, kept], moments[kept] @ weight.T).T
+    return found

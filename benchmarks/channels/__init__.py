@@ -1,0 +1,1 @@
+"""Channel pruning measured: coverage, latency, accuracy, network slimming."""
