@@ -50,7 +50,7 @@ SETTINGS = {
 @click.option(
     "--criterion",
     metavar="NAME",
-    help="What a channel is worth: l2, l1, gamma, next, taylor or random [default: l2].",
+    help="What a channel is worth: l2, l1, gamma, next, taylor, obs or random [default: l2].",
 )
 @click.option(
     "--round", metavar="STEP", help="Widths are multiples of this [default: 8]; 1 for any width."
