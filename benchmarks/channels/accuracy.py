@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from compressor.benchmarks.channels import accuracy_peer as peer
-from compressor.benchmarks.channels.networks import (
+from compressor.benchmarks.channels.thin_resnets import (
     CHECKPOINTS,
     Row,
     accuracy,

@@ -25,7 +25,7 @@ import torch
 
 from compressor import checkpoint
 from compressor.benchmarks.channels.accuracy_peer import macs
-from compressor.benchmarks.channels.networks import Row, cifar10
+from compressor.benchmarks.channels.thin_resnets import Row, cifar10
 from compressor.benchmarks.environment import command_line
 from compressor.benchmarks.experiments import RESULTS, save
 from compressor.channels.stage import remove_channels
