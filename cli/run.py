@@ -56,7 +56,7 @@ SETTINGS = {
 @click.option(
     "--criterion",
     metavar="NAME",
-    help="What a channel is worth: l2, l1, gamma, next, taylor or random [default: l2].",
+    help="What a channel is worth: l2, l1, gamma, next, taylor, obs or random [default: l2].",
 )
 @click.option(
     "--round",

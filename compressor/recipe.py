@@ -26,7 +26,7 @@ EncodeProfile = typing.Literal["auto", "best", "fast", "huffman", "flat"]
 Width = typing.Literal["fp16", "fp32"]
 Round = typing.Literal["auto", "ort-avx512", "wasm", 1, 4, 8, 16, 32]
 Scope = typing.Literal["uniform", "global"]
-Criterion = typing.Literal["l2", "l1", "gamma", "next", "taylor", "random"]
+Criterion = typing.Literal["l2", "l1", "gamma", "next", "taylor", "obs", "random"]
 # A setting per layer, in any of the ways in which one can be written (per_layer.py).
 Rules = PerLayer | float | str | Mapping[str, float]
 
@@ -35,7 +35,7 @@ OPTIMIZERS = ("sgd", "adam")
 ENCODE_PROFILES = ("auto", "best", "fast", "huffman", "flat")
 WIDTHS = ("fp16", "fp32")
 ROUNDS = ("auto", "ort-avx512", "wasm", 1, 4, 8, 16, 32)
-CRITERIA = ("l2", "l1", "gamma", "next", "taylor", "random")
+CRITERIA = ("l2", "l1", "gamma", "next", "taylor", "obs", "random")
 AUGMENTS = ("auto", "none", "flip-crop", "affine")
 
 RATE = 0.02
@@ -195,10 +195,11 @@ class Channels:
     ``target_latency`` that at which ONNX Runtime takes so large a part of the time here.
     ``round`` makes widths multiples of it: "auto" is what this machine's convolutions like best
     (measured, and written into the resolved recipe), the names are profiles of other machines.
-    ``keep`` is the fewest channels that a layer keeps, and
-    ``freeze_residual`` leaves what sums of activations join. ``rounds`` above 1 remove in as many
-    equal factors, each followed by re-estimation of batch-norm statistics on ``recalibrate``
-    training images and by ``retrain``.
+    ``keep`` is the fewest channels that a layer keeps, and ``freeze_residual`` leaves what sums of
+    activations join. On ``reconstruct`` training images the layers that read fewer channels are
+    fitted to what they computed before. ``rounds`` above 1 remove in as many equal factors, each
+    followed by re-estimation of batch-norm statistics on ``recalibrate`` training images and by
+    ``retrain``.
     """
 
     ratio: Rules | None = None
@@ -210,6 +211,7 @@ class Channels:
     keep: int = 3
     freeze_residual: bool = False
     rounds: int = 1
+    reconstruct: int = 1000
     recalibrate: int = 2000
     retrain: Training = Training()
 
@@ -233,6 +235,7 @@ class Channels:
             round=_round(self.round),
             keep=_integer("channels.keep", self.keep, 1, 1_000_000),
             rounds=_integer("channels.rounds", self.rounds, 1, 100),
+            reconstruct=_integer("channels.reconstruct", self.reconstruct, 0, 10_000_000),
             recalibrate=_integer("channels.recalibrate", self.recalibrate, 0, 10_000_000),
         )
 

@@ -293,6 +293,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "keep": ("5", 5),
     "freeze_residual": ("true", True),
     "recalibrate": ("64", 64),
+    "reconstruct": ("64", 64),
     "sensitivity": ("0.125,fc=1", PerLayer((("*", 0.125), ("fc", 1.0)))),
     "rounds": ("2", 2),
     "epochs": ("3", 3),

@@ -208,6 +208,7 @@ CHANGED: dict[Dotted, object] = {
     ("channels", "freeze_residual"): True,
     ("channels", "rounds"): 2,
     ("channels", "recalibrate"): 77,
+    ("channels", "reconstruct"): 77,
     ("prune", "sensitivity"): 0.26,
     ("prune", "rounds"): 2,
     ("share", "bits"): 4,

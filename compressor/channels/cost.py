@@ -44,6 +44,14 @@ class Macs:
         )
         return total / self.dense if self.dense else 1.0
 
+    def of_classes(self) -> NDArray[np.float64]:
+        """For every class, the fraction of the MACs that goes if it alone is removed, nearly."""
+        found = np.zeros(self.dependencies.count)
+        for term in self.terms:
+            for each in term.factors:
+                np.add.at(found, each, term.macs / len(each))
+        return found / self.dense if self.dense else found
+
     def _of(self, node: fx.Node) -> list[Term]:
         name, graph = operator_name(node), self.dependencies.graph
         if name == "linear" or name.startswith("conv"):

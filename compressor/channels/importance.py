@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compressor.channels import surgery
 from compressor.channels.dependencies import Dependencies, Group
+from compressor.channels.moments import Reader
 from compressor.errors import StageError
 from compressor.recipe import Criterion
 
@@ -30,6 +32,7 @@ def importance(
     criterion: Criterion,
     *,
     batches: Iterator[tuple[Tensor, Tensor]] | None = None,
+    readers: Mapping[str, Reader] | None = None,
     seed: int = 0,
 ) -> Scores:
     """The score of every class; higher is worth more.
@@ -37,8 +40,9 @@ def importance(
     "l2" and "l1" sum squares or magnitudes of all weights that stand or fall with a channel; "next"
     takes the squared Frobenius norm of the slices that read it only; "gamma" sums the magnitudes of
     its batch-norm scales (Liu et al. 2017); "taylor" is the squared first-order change of the loss
-    on ``batches`` (Molchanov et al. 2019, equation 8); "random" is the control.
-    Raises :class:`StageError` for "taylor" without batches.
+    on ``batches`` (Molchanov et al. 2019, equation 8); "obs" is what the outputs lose where those
+    layers adapt that ``readers`` has (``surgery.py``); "random" is the control.
+    Raises :class:`StageError` for "taylor" without batches and "obs" without readers.
     """
     if criterion == "random":
         return np.random.default_rng(seed).random(dependencies.count)
@@ -46,6 +50,13 @@ def importance(
         if batches is None:
             raise StageError("the criterion taylor needs data: give --data")
         return _taylor(dependencies, module, batches)
+    if criterion == "obs":
+        if not readers:
+            raise StageError(
+                "the criterion obs needs data (--data) and layers whose inputs it can measure: "
+                "give --criterion l2"
+            )
+        return surgery.scores(dependencies, readers)
     return summed(dependencies, module, _statistic(dependencies, module, criterion))
 
 

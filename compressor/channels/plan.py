@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.channels.allocation import Bounds, Removed, multiple, threshold, to_target, uniform
 from compressor.channels.cost import Macs
+from compressor.channels.cutting import Cut, cut
 from compressor.channels.dependencies import Dependencies, layer_of
 from compressor.channels.importance import importance
+from compressor.channels.moments import Reader, measure
+from compressor.channels.surgery import reconstruct
 from compressor.errors import StageError, UsageError
 from compressor.network import Context, Network, Row
 from compressor.recipe import Channels
@@ -18,6 +21,9 @@ from compressor.training.data import batches
 
 _TAYLOR_IMAGES = 1000
 """Training images that first-order scores are taken on."""
+_OBS_IMAGES = 1000
+"""Training images that "obs" measures on where no weights are fitted to some."""
+_BATCH = 100
 
 
 class Plan:
@@ -25,9 +31,9 @@ class Plan:
 
     def __init__(self, network: Network, settings: Channels, context: Context) -> None:
         self.settings = settings
-        example = network.example.to(context.device)
+        self.module, self.example = network.module, network.example.to(context.device)
         self.dependencies = Dependencies(
-            network.module, example, freeze_residual=settings.freeze_residual
+            self.module, self.example, freeze_residual=settings.freeze_residual
         )
         groups = self.dependencies.groups
         if not groups:
@@ -35,16 +41,40 @@ class Plan:
             why = f": {frozen[0]['layer']} is held by {frozen[0]['reason']}" if frozen else ""
             raise StageError(f"{network.name} has no channel that can be removed{why}")
         self.ratios = {} if settings.ratio is None else _ratios(self.dependencies, settings)
-        images = None if context.data is None else _images(context)
+        images = None if context.data is None else _images(context, _TAYLOR_IMAGES)
+        self.readers = self._readers(network.module, context)
         self.scores = importance(
             self.dependencies,
             network.module,
             settings.criterion,
             batches=images,
+            readers=self.readers,
             seed=context.seed,
         )
         self.macs = Macs(self.dependencies)
+        if settings.criterion == "obs" and settings.scope == "global":
+            self.scores = self.scores / np.maximum(self.macs.of_classes(), np.finfo(float).tiny)
         self.bounds = Bounds(settings.keep, multiple(_step(settings)))
+
+    def _readers(self, module: nn.Module, context: Context) -> dict[str, Reader]:
+        """Layers that read channels, measured where something is made of it."""
+        settings = self.settings
+        images = settings.reconstruct or (_OBS_IMAGES if settings.criterion == "obs" else 0)
+        if context.data is None or images == 0:
+            return {}
+        augment = context.data.augment  # of the images that the weights were trained for
+        drawn = _images(context, images, augment)
+        centred = settings.recalibrate > 0
+        return measure(self.dependencies, module, drawn, seed=context.seed, centred=centred)
+
+    def cut(self, removed: Removed) -> Cut:
+        """The network without these classes, proved."""
+        return cut(self.module, self.example, self.dependencies, removed)
+
+    def fit(self, small: nn.Module, removed: Removed) -> list[str]:
+        """Fit the cut network's weights to the images, where that is asked for."""
+        readers = self.readers if self.settings.reconstruct else {}
+        return reconstruct(small, self.dependencies.keep(removed), readers)
 
     def removed(self, step: int, dense: float) -> Removed:
         """What goes in round ``step`` of a network that had ``dense`` MACs before the first.
@@ -70,7 +100,7 @@ class Plan:
         if settings.scope == "uniform":
             return uniform(groups, self.scores, part, self.bounds)
         ratio = max(part.values(), default=0.0)
-        raw = settings.criterion == "gamma"
+        raw = settings.criterion in ("gamma", "obs")
         return threshold(groups, self.scores, ratio, self.bounds, raw)
 
     def widths(self, removed: Removed) -> dict[str, tuple[int, int]]:
@@ -111,18 +141,21 @@ def _ratios(dependencies: Dependencies, settings: Channels) -> dict[str, float]:
     }
 
 
-def _images(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
+def _images(
+    context: Context, images: int, augment: str = "none"
+) -> Iterator[tuple[Tensor, Tensor]]:
     data = context.data
     assert data is not None
     generator = torch.Generator().manual_seed(context.seed)
-    count = 0
-    for x, y in batches(
-        data.train, data, batch_size=100, shuffle_generator=generator, device=context.device
-    ):
-        yield x, y
-        count += len(y)
-        if count >= _TAYLOR_IMAGES:
-            return
+    chosen = torch.randperm(len(data.train), generator=generator)[:images]
+    return batches(
+        data.train.take(chosen),
+        data,
+        batch_size=_BATCH,
+        shuffle_generator=generator,
+        augment=augment,
+        device=context.device,
+    )
 
 
 def preview(network: Network, settings: Channels) -> dict[str, tuple[int, int]]:
@@ -132,7 +165,7 @@ def preview(network: Network, settings: Channels) -> dict[str, tuple[int, int]]:
     with a target how many, may come out otherwise. Raises :class:`StageError` as the stage does.
     """
     settings = replace(settings, rounds=1)
-    if settings.criterion == "taylor":
+    if settings.criterion in ("taylor", "obs"):
         settings = replace(settings, criterion="l2")
     if settings.target_latency is not None:
         settings = replace(settings, target_macs=settings.target_latency, target_latency=None)

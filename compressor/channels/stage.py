@@ -1,8 +1,8 @@
-"""The stage: remove channels, prove the cut, re-estimate norms, retrain."""
+"""The stage: remove channels, prove the cut, fit weights, re-estimate norms, retrain."""
 
 from dataclasses import replace
 
-from compressor.channels.cutting import Kept, cut
+from compressor.channels.cutting import Kept
 from compressor.channels.plan import Plan, nothing_removed
 from compressor.channels.speed import macs_for_latency
 from compressor.errors import StageError
@@ -31,11 +31,12 @@ def remove_channels(network: Network, settings: Channels, context: Context) -> S
         plan = Plan(network, settings, context) if step > 1 else plan
         removed = plan.removed(step, dense)
         if len(removed):
-            example = network.example.to(context.device)
-            made = cut(network.module, example, plan.dependencies, removed)
+            made = plan.cut(removed)
+            fitted = plan.fit(made.module, removed)
             kept = kept.then(Kept.of(plan.dependencies, removed, rewritten=made.rewritten))
             network.module = made.module
-            details = {"proof": made.proof.row(), "why_rewritten": made.why}
+            proof, why = made.proof.row(), made.why
+            details = {"proof": proof, "why_rewritten": why, "reconstructed": fitted}
         if context.data is not None and settings.recalibrate:
             recalibrate(network.module, context.data, context, images=settings.recalibrate)
         title = "retrain" if settings.rounds == 1 else f"retrain {step}/{settings.rounds}"

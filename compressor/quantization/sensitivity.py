@@ -163,7 +163,7 @@ def _width(columns: int) -> int:
 def _columns(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
     """What some positions read, (b, positions, columns); drawn where there are very many."""
     if isinstance(module, nn.Conv1d | nn.Conv2d):
-        positions = _unfold(module, x).transpose(1, 2)  # (B, positions, inputs)
+        positions = unfold(module, x).transpose(1, 2)  # (B, positions, inputs)
     else:
         positions = x.reshape(len(x), -1, x.shape[-1])
     if positions.shape[1] > POSITIONS:
@@ -174,7 +174,7 @@ def _columns(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor
     return flat.reshape(len(flat), -1, width).transpose(0, 1)
 
 
-def _unfold(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+def unfold(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     """The inputs of each position, (B, C * kernel, positions); one dimension is a flat image."""
     kernel, stride, dilation = (
         _pair(sizes) for sizes in (module.kernel_size, module.stride, module.dilation)

@@ -1,0 +1,279 @@
+"""Accuracy after channels are removed, beside Torch-Pruning; chosen on validation images.
+
+    python -m compressor.benchmarks.channels.accuracy COMMAND --arch resnet20 ...
+
+``criteria`` tries every criterion and scope one-shot, on validation images alone. ``peer`` and
+``ours`` prune to the same parts of the multiply-adds, ``ours`` also to the peer's latency, and
+fine-tune both alike: same epochs, rate, order of images and recalibration of batch norms before.
+``report`` measures the latency of all files in turns and writes ``results/channels-accuracy.json``.
+Each step leaves its rows and ONNX files in a folder, and is not repeated where they are there.
+"""
+
+import argparse
+import copy
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import nn
+
+from compressor.benchmarks.channels import accuracy_peer as peer
+from compressor.benchmarks.channels.thin_resnets import (
+    CHECKPOINTS,
+    Row,
+    accuracy,
+    cifar10,
+    dense,
+    onnx_file,
+    tune,
+    widths,
+)
+from compressor.benchmarks.experiments import save
+from compressor.channels.allocation import Bounds, multiple
+from compressor.channels.stage import Plan, remove_channels
+from compressor.errors import StageError
+from compressor.network import Context, Network
+from compressor.recipe import Channels, Criterion, Training
+from compressor.reporting.console import ConsoleProgress
+from compressor.reporting.latency import latency
+from compressor.training.recalibration import recalibrate
+
+FEWER = (1.5, 2.1, 2.55)
+"""How many times fewer multiply-adds: where published figures stand."""
+NONE = Training(epochs=0)
+FINALISTS = 6
+PARTS = (0.38, 0.42, 0.46, 0.5, 0.54, 0.58, 0.62, 0.66, 0.7, 0.75, 0.8)
+ROUNDS = (8, 16)
+SECONDS = 15.0
+MODULE = "compressor.benchmarks.channels.accuracy"
+COMMANDS = [
+    f"python -m {MODULE} {words}"
+    for words in (
+        "criteria --data-root data",
+        "peer --data-root data",
+        "ours --data-root data --tune-macs 2.1",
+        "report",
+    )
+]
+
+
+class Work:
+    """A folder of rows and ONNX files, and the network and data that they come from."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.folder: Path = options.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.data = cifar10(options.data_root)
+        self.network = dense(options.arch, options.checkpoints)
+        self.context = Context(self.data, seed=options.seed, progress=ConsoleProgress())
+        self.training = Training(epochs=options.epochs, lr=options.lr)
+
+    def row(
+        self, name: str, make: Callable[[], tuple[nn.Module, Row]], *, tuned: bool = True
+    ) -> Row:
+        """What ``make`` says of the network it prunes, and of that network fine-tuned.
+
+        Taken from the folder where it is there.
+        """
+        path = self.folder / f"{self.network.arch}-{name}.json"
+        if path.exists():
+            found: Row = json.loads(path.read_text())
+            return found
+        module, row = make()
+        path.with_suffix(".onnx").write_bytes(onnx_file(self.network, copy.deepcopy(module)))
+        row = {"network": self.network.arch, "name": name, **row, **self.one_shot(module)}
+        row |= {"test_one_shot": accuracy(module, self.data, self.data.test)}
+        if tuned and self.training.epochs:
+            title = f"{self.network.arch} {name}"
+            row["epochs"] = tune(module, self.training, self.context, title)
+            row["test"] = accuracy(module, self.data, self.data.test)
+            row["training"] = asdict(self.training)
+        row["seed"] = self.context.seed
+        path.write_text(json.dumps(row, indent=1))
+        return row
+
+    def one_shot(self, module: nn.Module) -> Row:
+        """Sizes, and accuracy on validation images without training."""
+        left = peer.macs(module, self.network.example)
+        return {
+            "fewer_macs": round(peer.macs(self.network.module, self.network.example) / left, 3),
+            "parameters": sum(value.numel() for value in module.parameters()),
+            "widths": widths(module),
+            "validation_one_shot": accuracy(module, self.data, self.data.validation),
+        }
+
+    def pruned(self, settings: Channels) -> nn.Module:
+        """The network cut by our own stage, its norms recalibrated; the dense one stays."""
+        network = self.network
+        copied = Network(copy.deepcopy(network.module), network.example, network.name, network.arch)
+        remove_channels(copied, settings, self.context)
+        return copied.module.eval()
+
+
+def run_peer(options: argparse.Namespace) -> None:
+    """Torch-Pruning's two scopes at each part of the MACs; that which validates better is tuned."""
+    work = Work(options)
+    peer.build(options.peer)
+    for fewer in options.fewer:
+
+        def make(fewer: float = fewer) -> tuple[nn.Module, Row]:
+            made: list[tuple[nn.Module, Row]] = []
+            for everywhere in (False, True):
+                settings = peer.Settings(1 / fewer, everywhere)
+                module = peer.prune(options.peer, options.arch, work.network.module, settings)
+                plain = accuracy(module, work.data, work.data.validation)
+                recalibrate(module, work.data, work.context)
+                row: Row = {"settings": asdict(settings), "validation_plain": plain}
+                row["validation_recalibrated"] = accuracy(module, work.data, work.data.validation)
+                made.append((module, row))
+            rows = [row for _, row in made]
+            module, row = max(made, key=lambda each: float(each[1]["validation_recalibrated"]))
+            return module, {"method": f"Torch-Pruning {peer.VERSION}", **row, "tried": rows}
+
+        print_row(work.row(f"peer-{fewer:g}", make))
+
+
+def run_ours(options: argparse.Namespace) -> None:
+    """Our stage at the same parts of the MACs, one-shot; and at the peer's latency, tuned."""
+    work = Work(options)
+    for fewer in options.fewer:
+        settings = chosen(1 / fewer, 1)
+
+        def equal_macs(settings: Channels = settings) -> tuple[nn.Module, Row]:
+            return work.pruned(settings), {"method": "compress", "settings": choice(settings)}
+
+        def equal_latency(fewer: float = fewer) -> tuple[nn.Module, Row]:
+            rival = (work.folder / f"{options.arch}-peer-{fewer:g}.onnx").read_bytes()
+            return as_fast_as(work, rival)
+
+        if f"{fewer:g}" in options.tune_macs:
+            print_row(work.row(f"ours-{fewer:g}", equal_macs))
+        else:
+            print_row(work.row(f"ours-{fewer:g}-one-shot", equal_macs, tuned=False))
+        print_row(work.row(f"ours-{fewer:g}-latency", equal_latency))
+
+
+def as_fast_as(work: Work, rival: bytes) -> tuple[nn.Module, Row]:
+    """Of our networks at many parts of the MACs and roundings, the one that validates best
+    one-shot among those that are no slower than ``rival``, measured in turns with it."""
+    found: dict[str, tuple[nn.Module, Row]] = {}
+    files = {"rival": rival}
+    plan = Plan(work.network, chosen(PARTS[0], 1), work.context)
+    for part, step in itertools.product(PARTS, ROUNDS):
+        settings = chosen(part, step)
+        plan.settings, plan.bounds = settings, Bounds(settings.keep, multiple(step))
+        removed = plan.removed(1, plan.macs.dense)
+        module = plan.cut(removed).module
+        plan.fit(module, removed)
+        name = json.dumps(widths(module))
+        if name not in found:
+            found[name] = module, {"method": "compress", "settings": choice(settings)}
+            files[name] = onnx_file(work.network, copy.deepcopy(module))
+    times = latency(files, tuple(work.network.example.shape), seconds=SECONDS)["ms"]
+    median = {name: each["median"] for name, each in times.items()}
+    names = [name for name in found if median[name] <= median["rival"]]
+    if not names:
+        raise SystemExit("none of our networks is as fast: widen PARTS")
+    # What is much faster than it need be has lost more: the slowest are looked at.
+    scores = {}
+    for name in sorted(names, key=lambda name: -median[name])[:FINALISTS]:
+        recalibrate(found[name][0], work.data, work.context)
+        scores[name] = accuracy(found[name][0], work.data, work.data.validation)
+    best = max(scores, key=lambda name: scores[name])
+    tried = {"tried": len(found), "fast_enough": len(names), "of_latency": median[best]}
+    return found[best][0].eval(), {**found[best][1], **tried, "rival_latency": median["rival"]}
+
+
+def chosen(part: float, step: int) -> Channels:
+    """Our setting for a part of the MACs, chosen by ``criteria`` on validation images."""
+    return Channels(target_macs=part, round=step, criterion="obs", scope="global", retrain=NONE)
+
+
+def choice(settings: Channels) -> Row:
+    """What tells these settings from others."""
+    names = ("criterion", "scope", "round", "target_macs", "reconstruct", "freeze_residual")
+    return {name: getattr(settings, name) for name in names}
+
+
+def run_criteria(options: argparse.Namespace) -> None:
+    """Every criterion and scope, with and without fitted weights, on validation images alone."""
+    work = Work(options)
+    path = work.folder / f"{options.arch}-criteria.json"
+    rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
+    for fewer in options.fewer:
+        for criterion in get_args(Criterion):
+            for scope in ("uniform", "global"):
+                for reconstruct in (1000, 0):
+                    settings = Channels(
+                        target_macs=1 / fewer, round=1, criterion=criterion, scope=scope,
+                        reconstruct=reconstruct, freeze_residual=options.freeze_residual,
+                        retrain=NONE,
+                    )  # fmt: skip
+                    tried = {"network": options.arch, "fewer": fewer, **choice(settings)}
+                    if any(row.items() >= tried.items() for row in rows):
+                        continue
+                    try:
+                        row = tried | work.one_shot(work.pruned(settings))
+                    except StageError as error:
+                        row = tried | {"error": str(error)}
+                    rows.append(row)
+                    path.write_text(json.dumps(rows, indent=1))
+                    print(row, flush=True)
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """Latency of all files in turns, and the result file."""
+    rows, criteria, times = [], [], {}
+    for path in sorted(options.folder.glob("*.json")):
+        content = json.loads(path.read_text())
+        if isinstance(content, list):
+            criteria += [{k: v for k, v in row.items() if k != "widths"} for row in content]
+        else:
+            rows.append(content)
+    for arch in sorted({row["network"] for row in rows}):
+        network = dense(arch, options.checkpoints)
+        files = {"dense": onnx_file(network, network.module)}
+        for row in rows:
+            if row["network"] == arch:
+                path = options.folder / f"{arch}-{row['name']}.onnx"
+                files[row["name"]] = path.read_bytes()
+        times[arch] = latency(files, tuple(network.example.shape), seconds=SECONDS)
+    save("channels-accuracy", {"rows": rows, "latency": times, "criteria": criteria}, COMMANDS)
+
+
+def print_row(row: Row) -> None:
+    figures = {key: value for key, value in row.items() if isinstance(value, float | list)}
+    print(row["network"], row["name"], figures, flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    torch.set_num_threads(1)
+    described = argparse.ArgumentParser(prog=f"python -m {MODULE}")
+    commands = described.add_subparsers(required=True)
+    steps = {"criteria": run_criteria, "peer": run_peer, "ours": run_ours, "report": run_report}
+    for name, step in steps.items():
+        own = commands.add_parser(name, help=(step.__doc__ or "").partition("\n")[0])
+        own.set_defaults(step=step)
+        own.add_argument("--folder", type=Path, default=Path("accuracy"), help="rows and files")
+        own.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+        if name == "report":
+            continue
+        own.add_argument("--arch", choices=tuple(CHECKPOINTS), default="resnet20")
+        own.add_argument("--data-root", type=Path)
+        own.add_argument("--seed", type=int, default=0)
+        own.add_argument("--epochs", type=int, default=1)
+        own.add_argument("--lr", type=float, default=0.02)
+        own.add_argument("--fewer", type=float, nargs="+", default=FEWER)
+        own.add_argument("--freeze-residual", action="store_true", help="for criteria")
+        own.add_argument("--peer", type=Path, default=Path("tp"), help="Torch-Pruning's home")
+        own.add_argument("--tune-macs", nargs="*", default=(), help="which of FEWER ours tunes too")
+    options = described.parse_args(words)
+    options.step(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Network Slimming (Liu et al. 2017) as one command: slim, cut by a global threshold, fine-tune.
+
+    python -m compressor.benchmarks.channels.slimming --arch resnet50-cifar --device cuda
+    python -m compressor.benchmarks.channels.slimming --arch resnet20 --start CHECKPOINT \\
+        --epochs 2 --tune 2 --images 6400 --lambdas 0 1e-3 1e-2
+
+For each lambda the network is trained with the L1 penalty on the scales of batch norms, then loses
+50 % and 90 % of its channels, those with the least scales, and is fine-tuned. What residual sums
+join stays. The curves show test accuracy before the cut, after it and after each epoch; nothing is
+chosen by it. The first form is the paper's: 160 epochs from nothing with lambda 0, 1e-5 and 1e-4.
+
+What a penalty takes off a scale is at most lambda times the sum of the learning rates of all steps:
+some 0.3 for the paper's 1e-4, and thousands of times less in a hundred steps. So a scaled run has
+to take as much larger a lambda. Writes ``results/channels-slimming.json`` and two plots.
+"""
+
+import argparse
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor import checkpoint
+from compressor.benchmarks.channels.accuracy_peer import macs
+from compressor.benchmarks.channels.thin_resnets import Row, cifar10
+from compressor.benchmarks.environment import command_line
+from compressor.benchmarks.experiments import RESULTS, save
+from compressor.channels.stage import remove_channels
+from compressor.determinism import find_device
+from compressor.models import registry
+from compressor.network import Context, Network
+from compressor.recipe import Channels, Training
+from compressor.reporting import scales
+from compressor.reporting.console import ConsoleProgress
+from compressor.training.data import Data
+from compressor.training.fit import evaluate, fit
+from compressor.training.recalibration import recalibrate
+
+FRACTIONS = (0.5, 0.9)
+NAME = "channels-slimming"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = parser().parse_args(words)
+    torch.set_num_threads(options.threads)
+    device = find_device(options.device)
+    data = limited(cifar10(options.data_root), options.images)
+    context = Context(data, device, options.seed, ConsoleProgress())
+    rows: list[Row] = []
+    found: dict[str, scales.Scales] = {}
+    for slimming in options.lambdas:
+        network = slimmed(options, slimming, context)
+        found[f"λ = {slimming:g}"] = scales.scales(network.module)
+        rows += [cut(options, network, slimming, fraction, context) for fraction in FRACTIONS]
+    content = {
+        "images": len(data.train),
+        "test_images": len(data.test),
+        "started_from": options.start.name if options.start else "nothing",
+        "training": asdict(training(options, 0.0)),
+        "tuning": asdict(tuning(options)),
+        "seed": options.seed,
+        "rows": rows,
+        "thresholds": {
+            label: {f"{fraction:g}": scales.threshold(own, fraction) for fraction in FRACTIONS}
+            for label, own in found.items()
+        },
+    }
+    save(NAME, content, [command_line()])
+    scales.draw(found, RESULTS / f"{NAME}-scales.svg", FRACTIONS)
+    draw(rows, options.arch, RESULTS / f"{NAME}.svg")
+
+
+def parser() -> argparse.ArgumentParser:
+    described = argparse.ArgumentParser(prog="python -m compressor.benchmarks.channels.slimming")
+    described.add_argument("--arch", default="resnet50-cifar")
+    described.add_argument("--start", type=Path, help="a checkpoint to start from, not nothing")
+    described.add_argument("--lambdas", type=float, nargs="+", default=[0.0, 1e-5, 1e-4])
+    described.add_argument("--epochs", type=int, default=160, help="with the penalty")
+    described.add_argument("--lr", type=float, default=0.1)
+    described.add_argument("--tune", type=int, default=40, help="epochs of fine-tuning")
+    described.add_argument("--tune-lr", type=float, default=0.02)
+    described.add_argument("--images", type=int, help="so many training images; all by default")
+    described.add_argument("--data-root", type=Path)
+    described.add_argument("--device", default="cpu")
+    described.add_argument("--threads", type=int, default=1)
+    described.add_argument("--seed", type=int, default=0)
+    return described
+
+
+def limited(data: Data, images: int | None) -> Data:
+    """The first so many training images, which are in random order; validation is the test."""
+    train = data.train if images is None else data.train.take(torch.arange(images))
+    return replace(data, train=train, validation=data.test)
+
+
+def training(options: argparse.Namespace, slimming: float) -> Training:
+    return Training(epochs=options.epochs, lr=options.lr, slimming=slimming)
+
+
+def tuning(options: argparse.Namespace) -> Training:
+    return Training(epochs=options.tune, lr=options.tune_lr)
+
+
+def slimmed(options: argparse.Namespace, slimming: float, context: Context) -> Network:
+    """The network trained with the penalty."""
+    torch.manual_seed(context.seed)
+    architecture = registry.get(options.arch)
+    module = architecture.build()
+    if options.start:
+        state: Any = checkpoint.read(options.start)
+        module.load_state_dict(state, strict=False)  # old files have no counters
+    module.to(context.device)
+    fit(module, training(options, slimming), context, f"lambda {slimming:g}")
+    example = torch.zeros(1, *architecture.input_shape)
+    return Network(module.eval(), example, options.arch, options.arch)
+
+
+def cut(
+    options: argparse.Namespace,
+    network: Network,
+    slimming: float,
+    fraction: float,
+    context: Context,
+) -> Row:
+    """What is left at a threshold, and how it recovers; ``network`` stays."""
+    data = context.data
+    assert data is not None
+    small = replace(network, module=copy.deepcopy(network.module))
+    before = evaluate(small.module, data, data.test)
+    settings = Channels(
+        ratio=fraction,
+        scope="global",
+        criterion="gamma",
+        round=1,
+        freeze_residual=True,
+        reconstruct=0,
+        recalibrate=0,
+        retrain=Training(epochs=0),
+    )
+    remove_channels(small, settings, context)
+    after = evaluate(small.module, data, data.test)
+    recalibrate(small.module, data, context)
+    recalibrated = evaluate(small.module, data, data.test)
+    history = fit(small.module, tuning(options), context, f"lambda {slimming:g} at {fraction:g}")
+    example = small.example.to(context.device)
+    row = {
+        "lambda": slimming,
+        "fraction": fraction,
+        "parameters_before": sum(value.numel() for value in network.module.parameters()),
+        "parameters": sum(value.numel() for value in small.module.parameters()),
+        "fewer_macs": round(macs(network.module, example) / macs(small.module, example), 3),
+        "test_before": percent(before),
+        "test_after_cut": percent(after),
+        "test_recalibrated": percent(recalibrated),
+        "test_by_epoch": [percent(epoch.validation) for epoch in history],
+    }
+    print(row, flush=True)
+    return row
+
+
+def percent(share: float) -> float:
+    return round(100 * share, 2)
+
+
+def draw(rows: Sequence[Row], arch: str, path: Path) -> None:
+    """Accuracy before the cut, after it and by epoch of fine-tuning; a panel for each fraction."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    panels = figure.subplots(1, len(FRACTIONS), sharey=True)
+    for axes, fraction in zip(panels, FRACTIONS, strict=True):
+        for row in (row for row in rows if row["fraction"] == fraction):
+            values = [row["test_before"], row["test_after_cut"], *row["test_by_epoch"]]
+            places = range(-1, len(values) - 1)
+            label = f"λ = {row['lambda']:g}, {row['parameters']:,} parameters"
+            axes.plot(places, values, marker="o", markersize=3, label=label)
+        last = max(len(row["test_by_epoch"]) for row in rows)
+        axes.set_xticks([-1, 0, last], ["before", "cut", f"epoch {last}"])
+        axes.set_title(f"{arch}, {100 * fraction:g} % of channels removed", fontsize=10)
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("top-1 accuracy, % of test images")
+    with rc_context({"svg.hashsalt": NAME}):
+        figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
