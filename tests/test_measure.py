@@ -304,3 +304,11 @@ def test_real_files_are_measured() -> None:
     assert found["runtime"] == "ONNX Runtime, CPU"
     for times in found["ms"].values():
         assert 0 < times["minimum"] <= times["p5"] <= times["median"] <= times["p95"]
+
+
+def test_attention_counts_whole():
+    """Projections 4 * n * d^2 and two products 2 * n^2 * d of one (n, d) sequence."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    n, d, hidden = 5, 16, 32
+    expected = 4 * n * d * d + 2 * n * n * d + 2 * n * d * hidden
+    assert layer_macs(layer, torch.zeros(1, n, d))[""] == expected

@@ -1,13 +1,14 @@
 """How many of 46 networks are cut at 50 %, proved, exported and run; Torch-Pruning beside it.
 
     OMP_NUM_THREADS=1 python -m compressor.benchmarks.channels.coverage [--rival FOLDER]
-        [--only PATTERN...] [-o FILE]
+        [--rival-only] [--only PATTERN...] [-o FILE]
 
 Each network runs in a process of its own with a time limit, so that one that fails does not end the
 run. A network passes where channels were removed, the proof holds, the ONNX file is written and
 ONNX Runtime agrees with PyTorch to 1e-5 at batches that it was not traced with; ``covered.py`` has
-the steps. ``--only`` runs some networks again and leaves the other rows of the file as they are.
-``--rival`` names the environment that ``rivals.environment`` made.
+the steps. ``--only`` runs some networks again and leaves the other rows of the file as they are;
+``--rival`` names the environment that ``rivals.environment`` made, and ``--rival-only`` leaves our
+part of the rows as it is.
 """
 
 import argparse
@@ -38,7 +39,12 @@ def main(words: Sequence[str] | None = None) -> None:
     if not names:
         raise SystemExit(f"no network is called like {' or '.join(only)}: {', '.join(NETWORKS)}")
     for name in names:
-        row = one(sys.executable, "compressor.benchmarks.channels.covered", name, arguments.limit)
+        if not (arguments.rival_only and name in rows):
+            row = one(
+                sys.executable, "compressor.benchmarks.channels.covered", name, arguments.limit
+            )
+        else:
+            row = rows[name]
         if arguments.rival is not None:
             worker = "compressor.benchmarks.channels.rivals.torch_pruning"
             row["torch_pruning"] = one(
@@ -63,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     described = argparse.ArgumentParser(prog="python -m compressor.benchmarks.channels.coverage")
     described.add_argument("--only", nargs="+", metavar="PATTERN", help="networks, * allowed")
     described.add_argument("--rival", type=Path, metavar="FOLDER", help="Torch-Pruning's")
+    described.add_argument("--rival-only", action="store_true", help="keep our rows of FILE")
     described.add_argument("--limit", type=int, default=LIMIT_S, help="seconds for one network")
     described.add_argument("-o", "--output", type=Path, default=RESULT)
     return described

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from compressor.layers import compressible_layers
 from compressor.network import Network
@@ -52,15 +52,26 @@ def measure(network: Network, macs: dict[str, int]) -> Size:
     )
 
 
+def _attention(*tensors: Any, **_: Any) -> int:
+    """Floating-point operations of attention by its shapes: the CPU's own kernel is not counted."""
+    return int(sdpa_flop_count(*tensors[:3]))  # type: ignore[no-untyped-call]
+
+
 def layer_macs(module: nn.Module, example: Tensor) -> dict[str, int]:
     """MACs of every layer for one input, and under "" the whole network's.
 
     One multiply-add is one MAC: half of what ``torch.utils.flop_counter`` counts.
     """
-    counter = FlopCounterMode(display=False)
+    on_cpu: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={on_cpu: _attention})
     device = next(module.parameters()).device
-    with counter, torch.no_grad():
-        module.eval()(example.to(device))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operator that the counter does not know
+    try:
+        with counter, torch.no_grad():
+            module.eval()(example.to(device))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
     root = type(module).__name__
     macs = {name: counts.get(f"{root}.{name}", 0) for name in compressible_layers(module)}

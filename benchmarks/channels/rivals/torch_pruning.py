@@ -99,6 +99,9 @@ def prune(module: nn.Module, example: Tensor) -> "Masked":
     for group in pruner.step(interactive=True):
         masked.note(group)
         group.prune()
+    if hasattr(module, "hidden_dim"):  # torchvision's transformer has its width as a number
+        stem: Any = module.get_submodule("conv_proj")
+        module.hidden_dim = stem.out_channels
     attention: Any
     for attention in module.modules():  # timm's keeps sizes of its own
         if getattr(attention, "qkv", None) in heads:
@@ -132,6 +135,9 @@ class Masked:
             self.whole.setdefault(key, layer.weight.shape[axis])
         for key, each in gone.items():
             left = self.left.setdefault(key, np.arange(self.whole[key]))
+            if max(each, default=0) >= len(left):  # whether that is an error is not ours to say
+                self.known = False
+                continue
             self.left[key] = np.delete(left, sorted(each))
 
     def applied(self, module: nn.Module) -> nn.Module:
