@@ -134,13 +134,13 @@ def groups(*sizes: int, width: int = 1) -> list[Group]:
 
 def test_uniform_takes_the_least_of_each_group() -> None:
     scores = np.array([np.nan, 5, 1, 4, 2, 9, 9, 9, 0.5])
-    gone = uniform(groups(4, 4), scores, {"g0": 0.5, "g1": 0.25}, Bounds(1, multiple(1)))
+    gone = uniform(groups(4, 4), scores, [0.5, 0.25], Bounds(1, multiple(1)))
     assert gone.tolist() == [2, 4, 8]
 
 
 def test_a_layer_keeps_its_least_width() -> None:
     scores = np.arange(11, dtype=float)
-    gone = uniform(groups(10), scores, {"g0": 0.95}, Bounds(3, multiple(1)))
+    gone = uniform(groups(10), scores, [0.95], Bounds(3, multiple(1)))
     assert len(gone) == 7
 
 

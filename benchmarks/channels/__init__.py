@@ -2,7 +2,7 @@
 
 python -m compressor.benchmarks.channels.coverage            46 networks cut, proved and exported
 python -m compressor.benchmarks.channels.covered NETWORK     one of them, as one line of JSON
-python -m compressor.benchmarks.channels.latency             MACs against time, ten networks and a VGG
+python -m compressor.benchmarks.channels.latency             MACs against time, eleven networks
 python -m compressor.benchmarks.channels.widths              width profiles of a machine
 python -m compressor.benchmarks.channels.accuracy            ResNets of CIFAR-10, cut and fine-tuned
 python -m compressor.benchmarks.channels.slimming            network slimming, with its plots

@@ -34,7 +34,7 @@ from compressor.benchmarks.channels.thin_resnets import (
 )
 from compressor.benchmarks.experiments import save
 from compressor.channels.allocation import Bounds, multiple
-from compressor.channels.stage import Plan, remove_channels
+from compressor.channels.plan import Plan, remove_channels
 from compressor.errors import StageError
 from compressor.network import Context, Network
 from compressor.recipe import Channels, Criterion, Training
@@ -190,7 +190,8 @@ def as_fast_as(work: Work, rival: bytes) -> tuple[nn.Module, Row]:
 
 def chosen(part: float, step: int) -> Channels:
     """Our setting for a part of the MACs, chosen by ``criteria`` on validation images."""
-    return Channels(target_macs=part, round=step, criterion="obs", scope="global", retrain=NONE)
+    widths: Any = step
+    return Channels(target_macs=part, round=widths, criterion="obs", scope="global", retrain=NONE)
 
 
 def choice(settings: Channels) -> Row:

@@ -5,7 +5,7 @@ bisection over the ratio.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +36,11 @@ class Bounds:
 
 
 def uniform(
-    groups: list[Group], scores: Scores, ratios: Mapping[str, float], bounds: Bounds
+    groups: list[Group], scores: Scores, ratios: Sequence[float], bounds: Bounds
 ) -> Removed:
-    """Of each group the fraction that ``ratios`` has under its name, the least worth first."""
+    """Of each group the fraction that ``ratios`` has for it, the least worth first."""
     gone = []
-    for group in groups:
-        ratio = ratios.get(group.name, 0.0)
+    for group, ratio in zip(groups, ratios, strict=True):
         if ratio > 0 and np.isfinite(scores[group.classes]).all():
             wanted = len(group.classes) - round(ratio * len(group.classes))
             gone.append(_least(group, scores, bounds.kept(group, wanted)))

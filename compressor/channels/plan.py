@@ -40,7 +40,7 @@ class Plan:
             frozen = self.dependencies.frozen()
             why = f": {frozen[0]['layer']} is held by {frozen[0]['reason']}" if frozen else ""
             raise StageError(f"{network.name} has no channel that can be removed{why}")
-        self.ratios = {} if settings.ratio is None else _ratios(self.dependencies, settings)
+        self.ratios = [] if settings.ratio is None else _ratios(self.dependencies, settings)
         images = None if context.data is None else _images(context, _TAYLOR_IMAGES)
         self.readers = self._readers(network.module, context)
         self.scores = importance(
@@ -86,22 +86,19 @@ class Plan:
             part = settings.target_macs ** (step / settings.rounds) * dense / self.macs.dense
             if part >= 1:
                 return np.zeros(0, dtype=np.int64)
-            names = {group.name: 1.0 for group in self.dependencies.groups}
-            return to_target(lambda ratio: self._by(ratio, names), self.macs.left, part)[1]
-        return self._by(None, self.ratios)
+            return to_target(self._by, self.macs.left, part)[1]
+        return self._by()
 
-    def _by(self, factor: float | None, ratios: dict[str, float]) -> Removed:
-        """By one ratio for all, or by the rules' ratio of each, a round's part of it."""
+    def _by(self, one: float | None = None) -> Removed:
+        """By one ratio for all groups, or by a round's part of the rules' ratio of each."""
         groups, settings = self.dependencies.groups, self.settings
-        if factor is None:
-            part = {n: 1 - (1 - ratio) ** (1 / settings.rounds) for n, ratio in ratios.items()}
-        else:
-            part = dict.fromkeys(ratios, factor)
+        parts = [1 - (1 - ratio) ** (1 / settings.rounds) for ratio in self.ratios]
+        if one is not None:
+            parts = [one] * len(groups)
         if settings.scope == "uniform":
-            return uniform(groups, self.scores, part, self.bounds)
-        ratio = max(part.values(), default=0.0)
+            return uniform(groups, self.scores, parts, self.bounds)
         raw = settings.criterion in ("gamma", "obs")
-        return threshold(groups, self.scores, ratio, self.bounds, raw)
+        return threshold(groups, self.scores, max(parts), self.bounds, raw)
 
     def widths(self, removed: Removed) -> dict[str, tuple[int, int]]:
         """The channels that each layer makes, before and after."""
@@ -128,17 +125,14 @@ class Plan:
         return rows
 
 
-def _ratios(dependencies: Dependencies, settings: Channels) -> dict[str, float]:
+def _ratios(dependencies: Dependencies, settings: Channels) -> list[float]:
     """The ratio of each group: of its layers' the least, 0 where one of them has none."""
     kinds = {}
     for name, classes in ((axis[0], dependencies.axes[axis]) for axis in dependencies.graph.makers):
         layer = name.rpartition(".")[0]
         kinds[layer] = "conv" if dependencies.dimensions(name) > 2 and len(classes) else "fc"
     wanted = settings.rules.resolve(kinds)
-    return {
-        group.name: min(wanted.get(layer, 0.0) for layer in group.layers)
-        for group in dependencies.groups
-    }
+    return [min(wanted.get(layer, 0.0) for layer in group.layers) for group in dependencies.groups]
 
 
 def _images(
