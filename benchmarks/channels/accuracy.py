@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -34,7 +34,8 @@ from compressor.benchmarks.channels.thin_resnets import (
 )
 from compressor.benchmarks.experiments import save
 from compressor.channels.allocation import Bounds, multiple
-from compressor.channels.plan import Plan, remove_channels
+from compressor.channels.plan import Plan
+from compressor.channels.stage import remove_channels
 from compressor.errors import StageError
 from compressor.network import Context, Network
 from compressor.recipe import Channels, Criterion, Training
