@@ -69,7 +69,7 @@ def cover(row: Row) -> None:
     row.update(analysed(dependencies))
     row["step"] = "cut"
     scores = importance(dependencies, module, "l2")
-    ratios = {group.name: RATIO for group in dependencies.groups}
+    ratios = [RATIO] * len(dependencies.groups)
     removed = uniform(dependencies.groups, scores, ratios, Bounds(KEEP, multiple(1)))
     if not len(removed):
         raise RuntimeError("nothing can be removed")
