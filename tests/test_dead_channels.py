@@ -433,7 +433,7 @@ def build():
 build.input_shape = (1, 8, 8)
 """
 RECIPE = Recipe(
-    channels=Channels(ratio="0.25", recalibrate=0),
+    channels=Channels(ratio="0.25", round=4, recalibrate=0),
     prune=Prune(0.6),
     share=Share("4bit"),
     threads=1,

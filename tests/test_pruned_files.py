@@ -22,7 +22,7 @@ from compressor.recipe import Channels, Prune, Recipe
 from compressor.reporting import latency
 from tests.conftest import Compress
 
-RECIPE = Recipe(channels=Channels(ratio="0.5", recalibrate=0), threads=1)
+RECIPE = Recipe(channels=Channels(ratio="0.5", round=8, recalibrate=0), threads=1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def test_what_was_saved_is_compressed_further(
     monkeypatch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
     path = tmp_path / "net.safetensors"
     compressor.save(job.result, path)
-    recipe = Recipe(channels=Channels(ratio="0.5", recalibrate=0), prune=Prune(0.5), threads=1)
+    recipe = Recipe(channels=Channels(ratio="0.5", round=8, recalibrate=0), prune=Prune(0.5), threads=1)
     result = compressor.compress(path, recipe, output=tmp_path / "out")
     first, second, both = (
         Kept.from_json(text)
