@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -33,8 +33,8 @@ from compressor.benchmarks.channels.thin_resnets import (
     widths,
 )
 from compressor.benchmarks.experiments import save
+from compressor.channels import Plan, remove_channels
 from compressor.channels.allocation import Bounds, multiple
-from compressor.channels.stage import Plan, remove_channels
 from compressor.errors import StageError
 from compressor.network import Context, Network
 from compressor.recipe import Channels, Criterion, Training
@@ -141,7 +141,7 @@ def run_ours(options: argparse.Namespace) -> None:
     """Our stage at the same parts of the MACs, one-shot; and at the peer's latency, tuned."""
     work = Work(options)
     for fewer in options.fewer:
-        settings = chosen(1 / fewer, 1)
+        settings = chosen(1 / fewer, round=1)
 
         def equal_macs(settings: Channels = settings) -> tuple[nn.Module, Row]:
             return work.pruned(settings), {"method": "compress", "settings": choice(settings)}
@@ -162,9 +162,9 @@ def as_fast_as(work: Work, rival: bytes) -> tuple[nn.Module, Row]:
     one-shot among those that are no slower than ``rival``, measured in turns with it."""
     found: dict[str, tuple[nn.Module, Row]] = {}
     files = {"rival": rival}
-    plan = Plan(work.network, chosen(PARTS[0], 1), work.context)
+    plan = Plan(work.network, chosen(PARTS[0], round=1), work.context)
     for part, step in itertools.product(PARTS, ROUNDS):
-        settings = chosen(part, step)
+        settings = chosen(part, round=step)
         plan.settings, plan.bounds = settings, Bounds(settings.keep, multiple(step))
         removed = plan.removed(1, plan.macs.dense)
         module = plan.cut(removed).module
@@ -188,9 +188,9 @@ def as_fast_as(work: Work, rival: bytes) -> tuple[nn.Module, Row]:
     return found[best][0].eval(), {**found[best][1], **tried, "rival_latency": median["rival"]}
 
 
-def chosen(part: float, step: int) -> Channels:
-    """Our setting for a part of the MACs, chosen by ``criteria`` on validation images."""
-    return Channels(target_macs=part, round=step, criterion="obs", scope="global", retrain=NONE)
+def chosen(part: float, **more: Any) -> Channels:
+    """Our setting for a part of the MACs, by validation images one-shot."""
+    return Channels(target_macs=part, criterion="obs", scope="global", retrain=NONE, **more)
 
 
 def choice(settings: Channels) -> Row:
