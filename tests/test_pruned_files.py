@@ -101,7 +101,9 @@ def test_what_was_saved_is_compressed_further(
     monkeypatch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
     path = tmp_path / "net.safetensors"
     compressor.save(job.result, path)
-    recipe = Recipe(channels=Channels(ratio="0.5", round=8, recalibrate=0), prune=Prune(0.5), threads=1)
+    recipe = Recipe(
+        channels=Channels(ratio="0.5", round=8, recalibrate=0), prune=Prune(0.5), threads=1
+    )
     result = compressor.compress(path, recipe, output=tmp_path / "out")
     first, second, both = (
         Kept.from_json(text)

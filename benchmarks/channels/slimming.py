@@ -55,6 +55,13 @@ def main(words: Sequence[str] | None = None) -> None:
         network = slimmed(options, slimming, context)
         found[f"λ = {slimming:g}"] = scales.scales(network.module)
         rows += [cut(options, network, slimming, fraction, context) for fraction in FRACTIONS]
+        report(options, data, rows, found)
+
+
+def report(
+    options: argparse.Namespace, data: Data, rows: Sequence[Row], found: dict[str, scales.Scales]
+) -> None:
+    """Write the results so far, and both plots."""
     content = {
         "images": len(data.train),
         "test_images": len(data.test),
@@ -62,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> None:
         "training": asdict(training(options, 0.0)),
         "tuning": asdict(tuning(options)),
         "seed": options.seed,
-        "rows": rows,
+        "rows": list(rows),
         "thresholds": {
             label: {f"{fraction:g}": scales.threshold(own, fraction) for fraction in FRACTIONS}
             for label, own in found.items()
