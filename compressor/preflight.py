@@ -37,8 +37,9 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
         raise UsageError(
             "export.int8 needs images to calibrate with: give --data, or leave it out (--int8)"
         )
-    if recipe.channels is not None and recipe.channels.criterion == "taylor" and data is None:
-        raise UsageError("channels.criterion taylor needs data: give --data (--criterion)")
+    criterion = None if recipe.channels is None else recipe.channels.criterion
+    if criterion in ("taylor", "obs") and data is None:
+        raise UsageError(f"channels.criterion {criterion} needs data: give --data (--criterion)")
     _check_layers(network)
     if any(training.slimming for training in recipe.trainings.values()):
         scales(network.module)

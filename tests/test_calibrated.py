@@ -470,7 +470,7 @@ def run(compress: Compress, *arguments: Any) -> dict[str, Any]:
 
 def test_quantize_auto_writes_grids(compress: Compress, checkpoint: Path) -> None:
     report = run(compress, checkpoint, "--quantize", "auto", "--data", "digits")
-    assert list(report["stages"]) == ["dense", "calibrate", "encode", "export"]
+    assert list(report["stages"]) == ["dense", "calibrate", "dead", "encode", "export"]
     stage = report["stages"]["calibrate"]
     assert [row["noise"] for row in stage["layers"]] == [Calibrate().noise] * 3
     assert report["stages"]["encode"]["accuracy"] > report["stages"]["dense"]["accuracy"] - 0.02

@@ -17,7 +17,7 @@ from compressor.channels.surgery import reconstruct
 from compressor.errors import StageError, UsageError
 from compressor.network import Context, Network, Row
 from compressor.recipe import Channels
-from compressor.training.data import batches
+from compressor.training.data import Data, batches
 
 _TAYLOR_IMAGES = 1000
 """Training images that first-order scores are taken on."""
@@ -41,7 +41,8 @@ class Plan:
             why = f": {frozen[0]['layer']} is held by {frozen[0]['reason']}" if frozen else ""
             raise StageError(f"{network.name} has no channel that can be removed{why}")
         self.ratios = [] if settings.ratio is None else _ratios(self.dependencies, settings)
-        images = None if context.data is None else _images(context, _TAYLOR_IMAGES)
+        data = context.data
+        images = None if data is None else _images(data, context, _TAYLOR_IMAGES)
         self.readers = self._readers(network.module, context)
         self.scores = importance(
             self.dependencies,
@@ -63,7 +64,7 @@ class Plan:
         if context.data is None or images == 0:
             return {}
         augment = context.data.augment  # of the images that the weights were trained for
-        drawn = _images(context, images, augment)
+        drawn = _images(context.data, context, images, augment)
         centred = settings.recalibrate > 0
         return measure(self.dependencies, module, drawn, seed=context.seed, centred=centred)
 
@@ -136,10 +137,8 @@ def _ratios(dependencies: Dependencies, settings: Channels) -> list[float]:
 
 
 def _images(
-    context: Context, images: int, augment: str = "none"
+    data: Data, context: Context, images: int, augment: str = "none"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    data = context.data
-    assert data is not None
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(data.train), generator=generator)[:images]
     return batches(

@@ -20,16 +20,14 @@ NEAR = 0.03
 
 
 def macs_for_latency(
-    network: Network, settings: Channels, context: Context
+    network: Network, settings: Channels, context: Context, target: float
 ) -> tuple[float, list[dict[str, float]]]:
-    """The part of the MACs at which ONNX Runtime takes ``settings.target_latency`` of its time.
+    """The part of the MACs at which ONNX Runtime takes ``target`` of its time.
 
     Found by trying: cut, export, run side by side with the dense network by one thread, correct the
     guess by what was measured. Also returns what was tried. Raises :class:`StageError` where
     nothing that was tried is fast enough.
     """
-    target = settings.target_latency
-    assert target is not None
     dense = exported(network)
     tried: list[dict[str, float]] = []
     part = target

@@ -23,7 +23,7 @@ def remove_channels(network: Network, settings: Channels, context: Context) -> S
     details: Row = {}
     tried: list[dict[str, float]] = []
     if settings.target_latency is not None:
-        part, tried = macs_for_latency(network, settings, context)
+        part, tried = macs_for_latency(network, settings, context, settings.target_latency)
         settings = replace(settings, target_latency=None, target_macs=part)
     plan = Plan(network, settings, context)
     groups, frozen, dense = plan.rows(), plan.dependencies.frozen(), plan.macs.dense

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from compressor.errors import UsageError
 from compressor.export import int8, ort
 from compressor.network import Context
 from compressor.quantization.inputs import drawn
@@ -43,7 +44,8 @@ def outputs(
 
 
 def _int8(model: bytes, recipe: Recipe, context: Context) -> Output:
-    assert context.data is not None, "preflight lets no run begin without"
+    if context.data is None:  # preflight lets no run begin without
+        raise UsageError("export.int8 needs images to calibrate with: give --data")
     images = drawn(context.data, recipe.export.calibration, context)
     with context.progress.task("int8: calibrate", images.count) as advance:
 
