@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for slimming in options.lambdas:
         network = slimmed(options, slimming, context)
         found[f"λ = {slimming:g}"] = scales.scales(network.module)
-        rows += [cut(options, network, slimming, fraction, context) for fraction in FRACTIONS]
+        rows += [cut(options, network, slimming, fraction, data, context) for fraction in FRACTIONS]
         report(options, data, rows, found)
 
 
@@ -130,11 +130,10 @@ def cut(
     network: Network,
     slimming: float,
     fraction: float,
+    data: Data,
     context: Context,
 ) -> Row:
     """What is left at a threshold, and how it recovers; ``network`` stays."""
-    data = context.data
-    assert data is not None
     small = replace(network, module=copy.deepcopy(network.module))
     before = evaluate(small.module, data, data.test)
     settings = Channels(

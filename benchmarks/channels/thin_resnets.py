@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compressor import checkpoint
+from compressor.errors import LoadError
 from compressor.export import graph, onnx
 from compressor.models import registry
 from compressor.network import Context, Network
@@ -32,7 +33,8 @@ def dense(arch: str, checkpoints: Path) -> Network:
     """The trained network of that name."""
     module = registry.get(arch).build()
     state = checkpoint.read(checkpoints / CHECKPOINTS[arch])
-    assert not isinstance(state, nn.Module)
+    if isinstance(state, nn.Module):
+        raise LoadError(f"{CHECKPOINTS[arch]} holds a module, not a state_dict")
     module.load_state_dict(state, strict=False)  # an old file: without counters
     return Network(module.eval(), torch.zeros(1, *registry.get(arch).input_shape), arch, arch)
 
