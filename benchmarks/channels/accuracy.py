@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from compressor.benchmarks.channels import accuracy_peer as peer
+from compressor.benchmarks.channels.rivals import environment
 from compressor.benchmarks.channels.thin_resnets import (
     CHECKPOINTS,
     Row,
@@ -41,6 +42,7 @@ from compressor.network import Context, Network
 from compressor.recipe import Channels, Criterion, Training
 from compressor.reporting.console import ConsoleProgress
 from compressor.reporting.latency import latency
+from compressor.reporting.measure import layer_macs
 from compressor.training.recalibration import recalibrate
 
 FEWER = (1.5, 2.1, 2.55)
@@ -104,9 +106,11 @@ class Work:
 
     def one_shot(self, module: nn.Module) -> Row:
         """Sizes, and accuracy on validation images without training."""
-        left = peer.macs(module, self.network.example)
+        whole, left = (
+            layer_macs(each, self.network.example)[""] for each in (self.network.module, module)
+        )
         return {
-            "fewer_macs": round(peer.macs(self.network.module, self.network.example) / left, 3),
+            "fewer_macs": round(whole / left, 3),
             "parameters": sum(value.numel() for value in module.parameters()),
             "widths": widths(module),
             "validation_one_shot": accuracy(module, self.data, self.data.validation),
@@ -123,7 +127,7 @@ class Work:
 def run_peer(options: argparse.Namespace) -> None:
     """Torch-Pruning's two scopes at each part of the MACs; that which validates better is tuned."""
     work = Work(options)
-    peer.build(options.peer)
+    environment.build(options.peer)
     for fewer in options.fewer:
 
         def make(fewer: float = fewer) -> tuple[nn.Module, Row]:
@@ -138,7 +142,7 @@ def run_peer(options: argparse.Namespace) -> None:
                 made.append((module, row))
             rows = [row for _, row in made]
             module, row = max(made, key=lambda each: float(each[1]["validation_recalibrated"]))
-            return module, {"method": f"Torch-Pruning {peer.VERSION}", **row, "tried": rows}
+            return module, {"method": f"Torch-Pruning {environment.VERSION}", **row, "tried": rows}
 
         print_row(work.row(f"peer-{fewer:g}", make))
 

@@ -1,9 +1,8 @@
 """Torch-Pruning on the thin ResNets, in an environment of its own that borrows our torch.
 
-    python -m compressor.benchmarks.channels.accuracy_peer FOLDER
-
-makes that environment below FOLDER. Layers around the option-A shortcuts are ignored, because with
-them Torch-Pruning 1.6.1 fails on these networks; so it prunes the first convolution of each block.
+The environment is that of ``rivals.environment``. Layers around the option-A shortcuts are
+ignored, because with them Torch-Pruning 1.6.1 fails on these networks; so it prunes the first
+convolution of each block.
 """
 
 import argparse
@@ -11,7 +10,6 @@ import copy
 import json
 import os
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
@@ -22,12 +20,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from compressor.benchmarks.rivals import python_of
 from compressor.channels.removal import resize
 from compressor.models import registry
+from compressor.reporting.measure import layer_macs
 
-VERSION = "1.6.1"
 _STEPS = 128
 """Ratios tried: a channel is 1/64 of a layer at least."""
 
@@ -43,26 +41,6 @@ class Settings:
     macs: float
     everywhere: bool = False
     round_to: int = 1
-
-
-def build(folder: Path) -> Path:
-    """Make the environment below ``folder`` unless it is there; return its Python.
-
-    Raises subprocess.CalledProcessError where pip fails.
-    """
-    python = python_of(folder)
-    if python.exists():
-        return python
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--no-deps", f"torch-pruning=={VERSION}"], check=True)
-    return python
-
-
-def python_of(folder: Path) -> Path:
-    """The interpreter of the environment in ``folder``."""
-    inside = Path("Scripts", "python.exe") if os.name == "nt" else Path("bin", "python")
-    return folder.absolute() / inside
 
 
 def prune(folder: Path, arch: str, module: nn.Module, settings: Settings) -> nn.Module:
@@ -87,23 +65,16 @@ def prune(folder: Path, arch: str, module: nn.Module, settings: Settings) -> nn.
     return small.eval()
 
 
-def macs(module: nn.Module, example: torch.Tensor) -> int:
-    """Multiply-adds for one input (1, ...): half of what torch counts as operations."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module.eval()(example)
-    return int(counter.get_total_flops()) // 2
-
-
 def _prune(arch: str, settings: Settings, source: Path, target: Path) -> None:
     """In the other environment: the least ratio that leaves at most ``settings.macs``."""
     dense = registry.get(arch).build()
     dense.load_state_dict(torch.load(source, weights_only=True))
     example = torch.zeros(1, *registry.get(arch).input_shape)
-    wanted = settings.macs * macs(dense, example)
+    wanted = settings.macs * layer_macs(dense, example)[""]
     # Not by bisection: rounded widths do not fall steadily, since it leaves alone what would be 0.
     for step in range(1, _STEPS):
         made = _pruned(dense, example, step / _STEPS, settings)
-        if macs(made, example) <= wanted:
+        if layer_macs(made, example)[""] <= wanted:
             torch.save(made.state_dict(), target)
             return
     raise SystemExit(f"no ratio leaves {settings.macs:g} of the MACs")
@@ -135,16 +106,9 @@ def main(words: Sequence[str] | None = None) -> None:
     described = argparse.ArgumentParser(
         prog="python -m compressor.benchmarks.channels.accuracy_peer"
     )
-    described.add_argument("folder", nargs="?", type=Path, help="where the environment is made")
-    described.add_argument("--prune", nargs=4, help=argparse.SUPPRESS)
-    options = described.parse_args(words)
-    if options.prune:
-        arch, settings, source, target = options.prune
-        _prune(arch, Settings(**json.loads(settings)), Path(source), Path(target))
-    elif options.folder:
-        print(build(options.folder))
-    else:
-        described.error("give the folder")
+    described.add_argument("--prune", nargs=4, required=True, help=argparse.SUPPRESS)
+    arch, settings, source, target = described.parse_args(words).prune
+    _prune(arch, Settings(**json.loads(settings)), Path(source), Path(target))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from compressor.benchmarks.channels.networks import NETWORKS
-from compressor.benchmarks.channels.rivals.environment import python_of
 from compressor.benchmarks.environment import environment
+from compressor.benchmarks.rivals import python_of
 
 RESULT = Path(__file__).parents[1] / "results" / "channels-coverage.json"
 LIMIT_S = 900

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.benchmarks.channels.networks import Built, build
+from compressor.benchmarks.channels.networks import Built, attempted, build
 from compressor.channels.allocation import Bounds, multiple, uniform
 from compressor.channels.cutting import Cut, cut
 from compressor.channels.dependencies import Dependencies
@@ -44,14 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
     described.add_argument("network")
     name = described.parse_args(words).network
     torch.set_num_threads(1)
-    row: Row = {"network": name, "step": "build"}
-    try:
-        cover(row)
-        row["outcome"] = "passed"
-    except Exception as error:  # whatever breaks, the row says where
-        lines = str(error).strip().splitlines() or [""]
-        row.update(outcome="failed", error=f"{type(error).__name__}: {lines[0]}")
-    print(json.dumps(row), flush=True)
+    print(json.dumps(attempted(name, cover)), flush=True)
 
 
 def cover(row: Row) -> None:

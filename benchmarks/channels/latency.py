@@ -22,8 +22,8 @@ from torch import nn
 
 import compressor
 from compressor.benchmarks.channels.networks import build
-from compressor.benchmarks.channels.rivals.environment import python_of
 from compressor.benchmarks.environment import environment
+from compressor.benchmarks.rivals import python_of
 from compressor.channels import widths
 from compressor.channels.cutting import cut
 from compressor.channels.plan import Plan

@@ -5,6 +5,7 @@ residual branches, tokens and position embeddings) is drawn at random too: a bra
 multiplied by zero could be cut in any way without a difference.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,3 +91,15 @@ def _draw(name: str, value: Tensor) -> None:
         value.uniform_(0.5, 1.5)
     else:
         value.normal_(0.0, 1.0 / value[0].numel() ** 0.5)
+
+
+def attempted(name: str, cover: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The row that ``cover`` fills for a network, and whether it got to its end."""
+    row: dict[str, Any] = {"network": name, "step": "build"}
+    try:
+        cover(row)
+        row["outcome"] = "passed"
+    except Exception as error:  # whatever breaks, the row says where
+        lines = str(error).strip().splitlines() or [""]
+        row.update(outcome="failed", error=f"{type(error).__name__}: {lines[0]}")
+    return row

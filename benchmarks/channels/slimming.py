@@ -24,7 +24,6 @@ from typing import Any
 import torch
 
 from compressor import checkpoint
-from compressor.benchmarks.channels.accuracy_peer import macs
 from compressor.benchmarks.channels.thin_resnets import Row, cifar10
 from compressor.benchmarks.environment import command_line
 from compressor.benchmarks.experiments import RESULTS, save
@@ -35,6 +34,7 @@ from compressor.network import Context, Network
 from compressor.recipe import Channels, Training
 from compressor.reporting import scales
 from compressor.reporting.console import ConsoleProgress
+from compressor.reporting.measure import layer_macs
 from compressor.training.data import Data
 from compressor.training.fit import evaluate, fit
 from compressor.training.recalibration import recalibrate
@@ -157,7 +157,9 @@ def cut(
         "fraction": fraction,
         "parameters_before": sum(value.numel() for value in network.module.parameters()),
         "parameters": sum(value.numel() for value in small.module.parameters()),
-        "fewer_macs": round(macs(network.module, example) / macs(small.module, example), 3),
+        "fewer_macs": round(
+            layer_macs(network.module, example)[""] / layer_macs(small.module, example)[""], 3
+        ),
         "test_before": percent(before),
         "test_after_cut": percent(after),
         "test_recalibrated": percent(recalibrated),

@@ -23,7 +23,7 @@ Width = Callable[[Group, int], int]
 
 @dataclass(frozen=True)
 class Bounds:
-    """``keep`` is the fewest channels of a layer; ``ratios`` of the groups that rules name."""
+    """``keep`` is the fewest channels of a layer, ``width`` what widths the hardware likes."""
 
     keep: int
     width: Width

@@ -15,7 +15,7 @@ from compressor.channels.dependencies import Dependencies
 from compressor.channels.proof import Proof, prove
 from compressor.channels.propagation import Axis
 from compressor.channels.removal import remove
-from compressor.channels.rewriting import GraphNetwork, rewritten
+from compressor.channels.rewriting import rewritten
 from compressor.errors import StageError
 
 IMAGES = 2
@@ -125,11 +125,6 @@ class Kept:
             raise StageError("a layer would have no channel left: this is another network")
         remove(module, keep)
         return rewritten(module, dependencies, removed) if self.rewritten else module
-
-
-def is_rewritten(module: nn.Module) -> bool:
-    """Whether a network computes a rewritten graph."""
-    return isinstance(module, GraphNetwork)
 
 
 def _runs(indices: NDArray[np.int64]) -> list[int]:

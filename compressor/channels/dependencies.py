@@ -50,8 +50,8 @@ class Dependencies:
 
     ``module`` is looked at in evaluation mode on its device; ``example`` is (1, ...). Channels that
     a sum of two activations joins stay where ``freeze_residual`` is set. ``program`` is the module
-    as :func:`export` gives it, where that was done already.
-    Raises what ``torch.export`` raises for a network that it cannot trace.
+    as ``compressor.tracing.traced`` gives it, where that was done already. Raises
+    :class:`ExportError` for a network that cannot be traced.
     """
 
     def __init__(

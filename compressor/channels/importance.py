@@ -139,18 +139,11 @@ def _others(tensor: Tensor, axis: int) -> Tensor:
     )
 
 
-def normalised(groups: list[Group], scores: Mapping[int, float] | Scores) -> Scores:
+def normalised(groups: list[Group], scores: Scores) -> Scores:
     """Scores as multiples of their group's mean, so that groups can be compared."""
-    found = np.array(scores, dtype=np.float64)
+    found = scores.astype(np.float64)
     for group in groups:
         mean = float(np.mean(found[group.classes]))
         if np.isfinite(mean) and mean > 0:
             found[group.classes] /= mean
     return found
-
-
-def free_scales(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The scales of all batch norms, by module name."""
-    for name, child in module.named_modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.weight is not None:
-            yield name, child.weight.detach()

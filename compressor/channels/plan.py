@@ -87,8 +87,12 @@ class Plan:
             part = settings.target_macs ** (step / settings.rounds) * dense / self.macs.dense
             if part >= 1:
                 return np.zeros(0, dtype=np.int64)
-            return to_target(self._by, self.macs.left, part)[1]
+            return self.leaving(part)
         return self._by()
+
+    def leaving(self, part: float) -> Removed:
+        """What goes so that at most ``part`` of the MACs are left."""
+        return to_target(self._by, self.macs.left, part)[1]
 
     def _by(self, one: float | None = None) -> Removed:
         """By one ratio for all groups, or by a round's part of the rules' ratio of each."""
@@ -128,10 +132,10 @@ class Plan:
 
 def _ratios(dependencies: Dependencies, settings: Channels) -> list[float]:
     """The ratio of each group: of its layers' the least, 0 where one of them has none."""
-    kinds = {}
-    for name, classes in ((axis[0], dependencies.axes[axis]) for axis in dependencies.graph.makers):
-        layer = name.rpartition(".")[0]
-        kinds[layer] = "conv" if dependencies.dimensions(name) > 2 and len(classes) else "fc"
+    kinds = {
+        layer_of(name): "conv" if dependencies.dimensions(name) > 2 else "fc"
+        for name, _ in dependencies.graph.makers
+    }
     wanted = settings.rules.resolve(kinds)
     return [min(wanted.get(layer, 0.0) for layer in group.layers) for group in dependencies.groups]
 

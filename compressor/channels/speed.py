@@ -4,16 +4,14 @@ from dataclasses import replace
 
 import torch
 
-from compressor.channels.cutting import cut
 from compressor.channels.plan import Plan
 from compressor.errors import StageError
 from compressor.export import graph, onnx
 from compressor.network import Context, Network
-from compressor.recipe import Channels
+from compressor.recipe import Channels, Export
 from compressor.reporting.latency import latency
 from compressor.storage import plain_state
 
-OPSET = 18
 TRIES = 6
 NEAR = 0.03
 """A latency within this part below its target is near enough."""
@@ -31,14 +29,12 @@ def macs_for_latency(
     dense = exported(network)
     tried: list[dict[str, float]] = []
     part = target
+    plan = Plan(network, settings, context)
     for _ in range(TRIES):
-        wanted = replace(settings, target_latency=None, target_macs=part, rounds=1)
-        plan = Plan(network, wanted, context)
-        removed = plan.removed(1, plan.macs.dense)
+        removed = plan.leaving(part)
         if not len(removed):
             break
-        example = network.example.to(context.device)
-        small = cut(network.module, example, plan.dependencies, removed).module
+        small = plan.cut(removed).module
         models = {"dense": dense, "cut": exported(replace(network, module=small))}
         ms = latency(models, tuple(network.example.shape), progress=context.progress)["ms"]
         found = ms["cut"]["median"] / ms["dense"]["median"]
@@ -64,7 +60,7 @@ def exported(network: Network) -> bytes:
     device = next(network.module.parameters()).device
     module = network.module.cpu()
     try:
-        skeleton = graph.trace(module, network.example, OPSET)
+        skeleton = graph.trace(module, network.example, Export().opset)
         with torch.no_grad():
             return onnx.build(skeleton, plain_state(module), {})
     finally:

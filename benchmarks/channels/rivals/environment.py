@@ -6,12 +6,12 @@ Torch-Pruning (MIT) is the tool of "DepGraph: Towards Any Structural Pruning" (F
 """
 
 import argparse
-import os
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+
+from compressor.benchmarks.rivals import install
 
 VERSION = "1.6.1"
 
@@ -29,22 +29,12 @@ def build(folder: Path) -> Path:
 
     Raises subprocess.CalledProcessError where pip fails.
     """
-    python = python_of(folder)
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--no-deps", f"torch-pruning=={VERSION}"], check=True)
+    python = install(folder, ["--no-deps", f"torch-pruning=={VERSION}"])
     where = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
     site = subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip()
     ours = sysconfig.get_paths()["purelib"]
     (Path(site) / "shared.pth").write_text(ours + "\n", encoding="utf-8")
     return python
-
-
-def python_of(folder: Path) -> Path:
-    """The interpreter of the environment in ``folder``."""
-    inside = Path("Scripts", "python.exe") if os.name == "nt" else Path("bin", "python")
-    return folder.absolute() / inside
 
 
 if __name__ == "__main__":

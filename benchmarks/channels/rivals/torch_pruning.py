@@ -22,7 +22,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from compressor.benchmarks.channels.networks import build
+from compressor.benchmarks.channels.networks import attempted, build
 from compressor.channels.proof import compare, run
 from compressor.reporting.measure import layer_macs
 
@@ -38,14 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
     name = described.parse_args(words).network
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    row: Row = {"network": name, "step": "build"}
-    try:
-        cover(row)
-        row["outcome"] = "passed"
-    except Exception as error:  # whatever breaks, the row says where
-        lines = str(error).strip().splitlines() or [""]
-        row.update(outcome="failed", error=f"{type(error).__name__}: {lines[0]}")
-    print(json.dumps(row), flush=True)
+    print(json.dumps(attempted(name, cover)), flush=True)
 
 
 def cover(row: Row) -> None:

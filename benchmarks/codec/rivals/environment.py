@@ -8,11 +8,10 @@ compiler builds its extension.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from compressor.benchmarks.rivals import install
 
 VERSION = "2.1.3"
 
@@ -30,19 +29,7 @@ def build(folder: Path) -> Path:
 
     Raises subprocess.CalledProcessError where pip or the compiler fails.
     """
-    python = python_of(folder)
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "numpy<2"], check=True)
-    subprocess.run([*pip, "--no-deps", f"nncodec=={VERSION}"], check=True)
-    return python
-
-
-def python_of(folder: Path) -> Path:
-    """The interpreter of the environment in ``folder``."""
-    inside = Path("Scripts", "python.exe") if os.name == "nt" else Path("bin", "python")
-    return folder.absolute() / inside
+    return install(folder, ["numpy<2"], ["--no-deps", f"nncodec=={VERSION}"])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from typing import IO, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from compressor.benchmarks.codec.rivals.environment import VERSION, python_of
+from compressor.benchmarks.codec.rivals.environment import VERSION
+from compressor.benchmarks.rivals import python_of
 
 WORKER = Path(__file__).with_name("worker.py")
 
