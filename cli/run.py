@@ -9,7 +9,8 @@ import click
 
 from compressor.cli.shared import FILE, by_flag, data_options, flag, input_shape, listening
 from compressor.errors import OutputError, TargetMissed, UsageError
-from compressor.recipe import DISTILL, RATE, Calibrate, Recipe
+from compressor.recipe import Recipe
+from compressor.settings import DISTILL, RATE, Calibrate
 
 # option -> the setting that it changes
 SETTINGS = {

@@ -10,7 +10,8 @@ import click
 from compressor.cli.shared import FILE, by_flag, data_options, listening
 from compressor.errors import OutputError, UsageError
 from compressor.files import check_writable
-from compressor.recipe import FROM_NOTHING, DataSpec, Training, from_table, to_table
+from compressor.recipe import from_table, to_table
+from compressor.settings import FROM_NOTHING, DataSpec, Training
 
 TRAINING = ("epochs", "lr", "batch_size", "weight_decay", "optimizer", "augment", "slimming")
 # option -> the setting that it changes

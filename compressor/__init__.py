@@ -16,16 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compressor.api import Result, compress, load, save
     from compressor.errors import CompressorError
-    from compressor.recipe import (
-        Calibrate,
-        DataSpec,
-        Encode,
-        Export,
-        Prune,
-        Recipe,
-        Share,
-        Training,
-    )
+    from compressor.recipe import Recipe
+    from compressor.settings import Calibrate, DataSpec, Encode, Export, Prune, Share, Training
 
     __version__: str
 

@@ -15,7 +15,8 @@ from compressor.errors import LoadError, UsageError
 from compressor.network import Network
 from compressor.pipeline import Run
 from compressor.progress import Progress
-from compressor.recipe import DataSpec, Recipe
+from compressor.recipe import Recipe
+from compressor.settings import DataSpec
 from compressor.storage import load_decoded
 from compressor.training import data as datasets
 from compressor.training.data import Data

@@ -22,7 +22,7 @@ from compressor.quantization.calibrated import Grid, Quantizer
 from compressor.quantization.compensation import Compensation
 from compressor.quantization.inputs import Inputs
 from compressor.quantization.vectors import rounded
-from compressor.recipe import Calibrate
+from compressor.settings import Calibrate
 from compressor.training import data as datasets
 from compressor.training.data import Data
 from tests.conftest import Compress
@@ -299,7 +299,7 @@ def digits() -> Data:
 
 @pytest.fixture(scope="module")
 def trained(digits: Data) -> nn.Module:
-    from compressor.recipe import Training
+    from compressor.settings import Training
     from compressor.training.fit import fit
 
     torch.manual_seed(0)

@@ -23,8 +23,9 @@ from compressor.channels.plan import Plan, preview
 from compressor.channels.widths import Curve, Profile, measure, shipped, step_of
 from compressor.errors import ExportError, StageError, UsageError
 from compressor.network import Context, Network
-from compressor.recipe import Channels, Criterion, Prune, Recipe, Share, Training
+from compressor.recipe import Recipe
 from compressor.reporting.measure import layer_macs
+from compressor.settings import Channels, Criterion, Prune, Share, Training
 from tests.test_cli import Compress  # noqa: F401  (the fixture's type)
 
 

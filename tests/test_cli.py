@@ -20,16 +20,8 @@ from safetensors.torch import load_file
 
 from compressor import artifact
 from compressor.per_layer import PerLayer
-from compressor.recipe import (
-    CHIEF,
-    Calibrate,
-    Channels,
-    DataSpec,
-    Prune,
-    Recipe,
-    Share,
-    shipped_recipes,
-)
+from compressor.recipe import CHIEF, Recipe, shipped_recipes
+from compressor.settings import Calibrate, Channels, DataSpec, Prune, Share
 from compressor.training import fit
 from compressor.workspace import Workspace
 

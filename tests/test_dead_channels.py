@@ -20,7 +20,8 @@ from compressor.errors import StageError
 from compressor.layers import compressible_layers, mask_layer, mask_of, share_layer, shared_of
 from compressor.network import Network
 from compressor.progress import Progress
-from compressor.recipe import Channels, Prune, Recipe, Share
+from compressor.recipe import Recipe
+from compressor.settings import Channels, Prune, Share
 
 
 def network(module: nn.Module, *shape: int) -> Network:

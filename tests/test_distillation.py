@@ -15,7 +15,8 @@ from compressor import loading, pipeline
 from compressor.errors import StageError, UsageError
 from compressor.network import Context
 from compressor.progress import Progress
-from compressor.recipe import DISTILL, Calibrate, Prune, Recipe, Share, Training
+from compressor.recipe import Recipe
+from compressor.settings import DISTILL, Calibrate, Prune, Share, Training
 from compressor.training import data as datasets
 from compressor.training.data import Data, Split
 from compressor.training.fit import fit

@@ -15,7 +15,7 @@ from torch.nn import functional
 from compressor.errors import StageError
 from compressor.network import Context
 from compressor.progress import Progress, Step
-from compressor.recipe import Training
+from compressor.settings import Training
 from compressor.training import fit as fit_module
 from compressor.training.data import Data, Split
 from compressor.training.fit import Epoch, check_fit, evaluate, fit

@@ -24,8 +24,9 @@ from compressor.export import onnx as exporting
 from compressor.network import Network
 from compressor.progress import Progress
 from compressor.quantization.inputs import drawn
-from compressor.recipe import Export, Prune, Recipe, Share, Training
+from compressor.recipe import Recipe
 from compressor.reporting.tables import _notes
+from compressor.settings import Export, Prune, Share, Training
 from compressor.storage import plain_state
 from compressor.training import data as datasets
 from compressor.training.data import Data

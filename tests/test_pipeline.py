@@ -15,7 +15,8 @@ from compressor import artifact, loading, pipeline, unpacking, user_code
 from compressor import workspace as workspaces
 from compressor.errors import ExportError, LoadError, OutputError, StageError
 from compressor.progress import Progress
-from compressor.recipe import Prune, Recipe, Share, Training
+from compressor.recipe import Recipe
+from compressor.settings import Prune, Share, Training
 from compressor.storage import plain_state
 from compressor.training import data as datasets
 from compressor.training.data import Data

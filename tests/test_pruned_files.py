@@ -18,8 +18,9 @@ from compressor import artifact, checkpoint, loading
 from compressor.channels import Kept
 from compressor.errors import LoadError, StageError, UsageError
 from compressor.models import registry
-from compressor.recipe import Channels, Prune, Recipe
+from compressor.recipe import Recipe
 from compressor.reporting import latency
+from compressor.settings import Channels, Prune
 from tests.conftest import Compress
 
 RECIPE = Recipe(channels=Channels(ratio="0.5", round=8, recalibrate=0), threads=1)

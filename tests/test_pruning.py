@@ -18,7 +18,7 @@ from compressor.layers import compressible_layers, mask_of
 from compressor.network import Context, Network
 from compressor.pruning import prune
 from compressor.pruning.thresholds import deviation, magnitude_mask
-from compressor.recipe import Prune, Training
+from compressor.settings import Prune, Training
 from compressor.training.data import Data, Split
 
 Floats = NDArray[np.float32]

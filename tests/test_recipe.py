@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 import compressor
 from compressor.errors import OutputError, StageError, UsageError
 from compressor.per_layer import PerLayer
-from compressor.recipe import (
+from compressor.recipe import Recipe, shipped_recipes, to_table
+from compressor.settings import (
     AUGMENTS,
     ENCODE_PROFILES,
     INITS,
@@ -31,13 +32,10 @@ from compressor.recipe import (
     Encode,
     Export,
     Prune,
-    Recipe,
     Share,
     Training,
     parse_bits,
     parse_sensitivity,
-    shipped_recipes,
-    to_table,
 )
 
 Dotted = tuple[str, ...]

@@ -12,7 +12,7 @@ from compressor.layers import compressible_layers, mask_of, shared_of
 from compressor.network import Context, Network
 from compressor.pruning import prune
 from compressor.quantization import share
-from compressor.recipe import INITS, Prune, Share, Training
+from compressor.settings import INITS, Prune, Share, Training
 from compressor.training.data import Data, Split
 from compressor.training.fit import fit
 

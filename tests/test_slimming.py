@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from compressor import preflight
 from compressor.errors import StageError, UsageError
 from compressor.network import Context, Network
-from compressor.recipe import Prune, Recipe, Training
+from compressor.recipe import Recipe
 from compressor.reporting import scales as reporting
+from compressor.settings import Prune, Training
 from compressor.training import data as datasets
 from compressor.training.data import Data, Split
 from compressor.training.fit import fit

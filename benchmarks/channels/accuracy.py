@@ -39,10 +39,10 @@ from compressor.channels.allocation import Bounds, multiple
 from compressor.channels.plan import Plan
 from compressor.errors import StageError
 from compressor.network import Context, Network
-from compressor.recipe import Channels, Criterion, Training
 from compressor.reporting.console import ConsoleProgress
 from compressor.reporting.latency import latency
 from compressor.reporting.measure import layer_macs
+from compressor.settings import Channels, Criterion, Training
 from compressor.training.recalibration import recalibrate
 
 FEWER = (1.5, 2.1, 2.55)

@@ -29,8 +29,8 @@ from compressor.channels.cutting import cut
 from compressor.channels.plan import Plan
 from compressor.channels.speed import exported
 from compressor.network import Context, Network
-from compressor.recipe import Channels
 from compressor.reporting.latency import latency
+from compressor.settings import Channels
 
 Row = dict[str, Any]
 

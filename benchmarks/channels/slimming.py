@@ -31,10 +31,10 @@ from compressor.channels.stage import remove_channels
 from compressor.determinism import find_device
 from compressor.models import registry
 from compressor.network import Context, Network
-from compressor.recipe import Channels, Training
 from compressor.reporting import scales
 from compressor.reporting.console import ConsoleProgress
 from compressor.reporting.measure import layer_macs
+from compressor.settings import Channels, Training
 from compressor.training.data import Data
 from compressor.training.fit import evaluate, fit
 from compressor.training.recalibration import recalibrate

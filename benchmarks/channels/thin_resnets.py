@@ -12,7 +12,7 @@ from compressor.errors import LoadError
 from compressor.export import graph, onnx
 from compressor.models import registry
 from compressor.network import Context, Network
-from compressor.recipe import Training
+from compressor.settings import Training
 from compressor.storage import plain_state
 from compressor.training import data as datasets
 from compressor.training.data import Data, Split

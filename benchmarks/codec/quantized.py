@@ -25,7 +25,7 @@ from compressor.benchmarks.environment import environment
 from compressor.layers import compressible_layers
 from compressor.network import Context, Network
 from compressor.quantization.calibrated import Quantizer, apply, sensitivities
-from compressor.recipe import Calibrate
+from compressor.settings import Calibrate
 from compressor.storage import stored_tensors
 
 NOISES = tuple(2 ** (quarter / 4) for quarter in range(-22, -7))

@@ -17,7 +17,7 @@ from compressor.channels import surgery
 from compressor.channels.dependencies import Dependencies, Group
 from compressor.channels.moments import Reader
 from compressor.errors import StageError
-from compressor.recipe import Criterion
+from compressor.settings import Criterion
 
 Scores = NDArray[np.float64]
 """One for every class; NaN where the criterion has nothing to say."""

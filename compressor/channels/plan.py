@@ -16,7 +16,7 @@ from compressor.channels.moments import Reader, measure
 from compressor.channels.surgery import reconstruct
 from compressor.errors import StageError, UsageError
 from compressor.network import Context, Network, Row
-from compressor.recipe import Channels
+from compressor.settings import Channels
 from compressor.training.data import Data, batches
 
 _TAYLOR_IMAGES = 1000

@@ -8,8 +8,8 @@ from compressor.channels.plan import Plan
 from compressor.errors import StageError
 from compressor.export import graph, onnx
 from compressor.network import Context, Network
-from compressor.recipe import Channels, Export
 from compressor.reporting.latency import latency
+from compressor.settings import Channels, Export
 from compressor.storage import plain_state
 
 TRIES = 6

@@ -7,7 +7,7 @@ from compressor.channels.plan import Plan, nothing_removed
 from compressor.channels.speed import macs_for_latency
 from compressor.errors import StageError
 from compressor.network import Context, Network, Row, StageReport
-from compressor.recipe import Channels
+from compressor.settings import Channels
 from compressor.training.fit import fit
 from compressor.training.recalibration import recalibrate
 

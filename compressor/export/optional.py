@@ -12,7 +12,8 @@ from compressor.errors import UsageError
 from compressor.export import int8, ort
 from compressor.network import Context
 from compressor.quantization.inputs import drawn
-from compressor.recipe import Export, Recipe
+from compressor.recipe import Recipe
+from compressor.settings import Export
 from compressor.training.data import Data, batches
 
 Json = dict[str, Any]

@@ -6,7 +6,7 @@ from compressor.errors import StageError
 from compressor.layers import compressible_layers, mask_layer
 from compressor.network import Context, Network, Row, StageReport
 from compressor.pruning.thresholds import deviation, magnitude_mask
-from compressor.recipe import Prune
+from compressor.settings import Prune
 from compressor.training.fit import fit
 
 

@@ -24,7 +24,7 @@ from compressor.network import Context, Network, Row, StageReport
 from compressor.quantization import inputs, norms, sensitivity
 from compressor.quantization.compensation import MAX_LEVEL, Compensation
 from compressor.quantization.vectors import Vectors
-from compressor.recipe import Calibrate
+from compressor.settings import Calibrate
 from compressor.training.data import Data, batches
 
 RATE = 0.15

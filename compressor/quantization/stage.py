@@ -13,7 +13,7 @@ from compressor.quantization.clustering import cluster
 from compressor.quantization.inputs import drawn
 from compressor.quantization.rate_aware import quantize
 from compressor.quantization.sensitivity import Sensitivity, measure
-from compressor.recipe import Init, Share
+from compressor.settings import Init, Share
 from compressor.training.fit import fit
 
 _IMAGES = 500

@@ -9,7 +9,7 @@ import numpy as np
 from compressor.export.graph import INPUT
 from compressor.export.verify import session
 from compressor.progress import Progress
-from compressor.recipe import Channels
+from compressor.settings import Channels
 
 NOISE = 0.05
 """A latency over its goal by less than this part may be the machine's noise."""

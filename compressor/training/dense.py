@@ -12,7 +12,7 @@ from compressor.determinism import deterministic
 from compressor.errors import UsageError
 from compressor.network import Context
 from compressor.progress import Progress
-from compressor.recipe import FROM_NOTHING, DataSpec, Training
+from compressor.settings import FROM_NOTHING, DataSpec, Training
 from compressor.training import data as datasets
 from compressor.training.fit import check_fit, evaluate, fit
 

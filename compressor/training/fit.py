@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compressor.errors import StageError
 from compressor.network import Context
-from compressor.recipe import Training
+from compressor.settings import Training
 from compressor.training.data import Data, Split, batches
 from compressor.training.losses import loss_of
 from compressor.training.slimming import penalise, scales

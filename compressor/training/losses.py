@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compressor.errors import StageError
-from compressor.recipe import Training
+from compressor.settings import Training
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits (B, classes), inputs (B, ...), labels int64 (B,)) -> mean loss (), in nats."""
