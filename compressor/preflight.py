@@ -80,6 +80,8 @@ def _plan(network: Network, recipe: Recipe) -> list[Row]:
     kinds = {name: layer.kind for name, layer in layers.items()}
     sensitivities = recipe.prune.rules.resolve(kinds) if recipe.prune else {}
     bits = recipe.share.rules.resolve(kinds) if recipe.share else {}
+    if recipe.share is not None:
+        recipe.share.sizes.resolve(kinds)
     widths = preview(network, recipe.channels) if recipe.channels else {}
     rows: list[Row] = []
     for name, layer in layers.items():

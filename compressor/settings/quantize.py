@@ -34,30 +34,46 @@ def parse_bits(value: object) -> int:
         ) from None
 
 
+def parse_centroids(value: object) -> int:
+    """A codebook's size: 1 to 65,536 centroids."""
+    return integer("share.centroids", value, 1, 1 << 16)
+
+
 @dataclass(frozen=True)
 class Share:
     """Stage 2 (section 3): k-means on each layer's surviving weights, then centroid fine-tuning.
 
-    ``bits`` b gives 2^b centroids. ``init`` is one of the paper's three starts (section 3.2), or
+    ``bits`` b gives 2^b centroids; ``centroids`` sets their number, a power of two or not, for the
+    layers that it names. ``init`` is one of the paper's three starts (section 3.2), or
     "optimal", which needs none: the least squared error that there is. ``rate`` over 0 makes it
     entropy-constrained quantization in place of k-means: what a bit of the artifact is worth, as a
     squared error in units of the layer's mean square weight. Weights that are not worth their bits
-    become zero.
+    become zero. Before centroids are fine-tuned, ``train`` trains the weights on behind their shared
+    values, so that weights may change centroids; no epochs, and they stay where k-means put them.
     """
 
     bits: Rules = 5
+    centroids: Rules | None = None
     init: Init = "linear"
+    train: Training = Training(epochs=0, lr=1e-3, optimizer="adam", weight_decay=0.0)
     finetune: Training = Training(epochs=5, lr=1e-3, optimizer="adam", weight_decay=0.0)
     rate: Rules = 0.0
 
     def __post_init__(self) -> None:
         settle(self, bits=self.rules, rate=self.rates)
+        if self.centroids is not None:
+            settle(self, centroids=self.sizes)
         choice("share.init", self.init, INITS)
 
     @property
     def rules(self) -> PerLayer:
         """The codebook width of each layer, in bits."""
         return PerLayer.parse(self.bits, parse_bits)
+
+    @property
+    def sizes(self) -> PerLayer:
+        """The codebook's size of each layer that has one of its own."""
+        return PerLayer.parse({} if self.centroids is None else self.centroids, parse_centroids)
 
     @property
     def rates(self) -> PerLayer:
