@@ -24,8 +24,8 @@ def stored_tensors(network: Network, width: str, biases: int = 0) -> Stored:
     parameters and statistics, codebooks) are rounded to ``width``: float32 values that float16
     holds exactly where it is "fp16", unless one is too large for that. Codebooks that are multiples
     of one step stay as they are, since the step is all that is stored. The biases of compressible
-    layers become multiples of a step, of ``biases`` bits, where that is over 0. Batch counters are left
-    out: they do not take part in inference, and PyTorch loads a network without them.
+    layers become multiples of a step, of ``biases`` bits, where that is over 0. Batch counters are
+    left out: they do not take part in inference, and PyTorch loads a network without them.
     """
     shared = {
         f"{name}.weight": pair
@@ -41,7 +41,7 @@ def stored_tensors(network: Network, width: str, biases: int = 0) -> Stored:
             kept = len(codebook) > _FEW and is_grid(codebook)  # a step is shorter than two entries
             book = codebook if kept else rounded(codebook, width)
             stored[name] = Shared(_smallest(indices), book)
-        elif biases and name in gridded:
+        elif biases and name in gridded and plain[name].dtype == np.float32:
             stored[name] = on_grid(plain[name], biases)
         else:
             stored[name] = rounded(plain[name], width) if plain[name].ndim <= 1 else plain[name]
@@ -93,11 +93,12 @@ def on_grid(values: NDArray[Any], bits: int) -> NDArray[Any]:
     """
     most = (1 << (bits - 1)) - 1
     largest = float(np.abs(values).max(initial=0.0))
-    if values.dtype != np.float32 or not 0.0 < largest < np.inf:
-        return values
+    if not 0.0 < largest < np.inf:
+        return values + np.float32(0)
     mantissa, exponent = np.frexp(largest / most)
     step = float(np.ldexp(np.ceil(mantissa * 4096) / 4096, exponent))
-    return (np.rint(values / step) * step).astype(np.float32)
+    levels = np.rint(values / step) + 0.0  # no -0.0, which is not a whole number of steps
+    return (levels * step).astype(np.float32)
 
 
 def _smallest(indices: NDArray[np.int32]) -> NDArray[Any]:

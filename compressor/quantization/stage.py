@@ -25,9 +25,9 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
 
     Where the layer's rate is over 0, `compressor.quantization.rate_aware` takes the place of
     k-means, with what errors cost the outputs where there are data to tell. Weights that are zero
-    stay out of the codebook and stay zero. Where ``settings.train`` has epochs, weights then train on
-    behind their shared values. Fine-tuning moves centroids (by gradients summed per
-    cluster; Deep Compression, section 3.3), biases and norms; assignments stay.
+    stay out of the codebook and stay zero. Where ``settings.train`` has epochs, weights then train
+    on behind their shared values. Fine-tuning moves centroids (by gradients summed per cluster;
+    Deep Compression, section 3.3), biases and norms; assignments stay.
 
     Raises :class:`StageError` for a layer without a non-zero weight, or with none worth its bits.
     """
@@ -57,7 +57,7 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
 
 
 def _trained(network: Network, settings: Share, context: Context) -> list[Row]:
-    layers = [each for each in compressible_layers(network.module).values()]
+    layers = compressible_layers(network.module).values()
     shared = [layer for layer in layers if retrain_shared(layer)]
     epochs = fit(network.module, settings.train, context, "train behind centroids")
     for layer in shared:

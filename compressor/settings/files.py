@@ -20,11 +20,11 @@ class Encode:
     ``width`` is what vectors are rounded to (biases, norm parameters and statistics, codebooks);
     weights that no stage shared stay fp32. ``biases`` over 0 rounds the biases of layers to so many
     bits instead, signed multiples of a step per layer. ``order`` sorts hidden units, which nobody
-    sees from outside, by how many weights make them: that codes better. ``profile`` is what the storage of each tensor is chosen
-    from: "best" is every mode, context mixing included, for the smallest file; "fast" leaves that
-    out and decodes at memory speed; "auto" is "best" for networks below five million parameters,
-    else "fast"; "huffman" is the paper's own storage; "flat" writes fixed-width codes, to see what
-    entropy coding brings. ``graph`` false leaves the ONNX graph out.
+    sees from outside, by how many weights make them: that codes better. ``profile`` is what the
+    storage of each tensor is chosen from: "best" is every mode, context mixing included, for the
+    smallest file; "fast" leaves that out and decodes at memory speed; "auto" is "best" for networks
+    below five million parameters, else "fast"; "huffman" is the paper's own storage; "flat" writes
+    fixed-width codes, to see what entropy coding brings. ``graph`` false leaves the ONNX graph out.
     """
 
     width: Width = "fp16"

@@ -48,16 +48,17 @@ class Share:
     "optimal", which needs none: the least squared error that there is. ``rate`` over 0 makes it
     entropy-constrained quantization in place of k-means: what a bit of the artifact is worth, as a
     squared error in units of the layer's mean square weight. Weights that are not worth their bits
-    become zero. Before centroids are fine-tuned, ``train`` trains the weights on behind their shared
-    values, so that weights may change centroids; no epochs, and they stay where k-means put them.
+    become zero. Before centroids are fine-tuned, ``train`` trains the weights on behind their
+    shared values, so that weights may change centroids; no epochs, and they stay where k-means put
+    them.
     """
 
     bits: Rules = 5
-    centroids: Rules | None = None
     init: Init = "linear"
-    train: Training = Training(epochs=0, lr=1e-3, optimizer="adam", weight_decay=0.0)
     finetune: Training = Training(epochs=5, lr=1e-3, optimizer="adam", weight_decay=0.0)
     rate: Rules = 0.0
+    centroids: Rules | None = None
+    train: Training = Training(epochs=0, lr=1e-3, optimizer="adam", weight_decay=0.0)
 
     def __post_init__(self) -> None:
         settle(self, bits=self.rules, rate=self.rates)
