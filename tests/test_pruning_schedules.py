@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def test_every_schedule_ends_exactly_at_its_sparsity(
     assert zeros.pop("fc") == 0
     if scope == "layer":
         assert zeros == {name: round(sparsity * size) for name, size in sizes.items()}
-    assert sum(zeros.values()) == round(sparsity * sum(sizes.values()))
+    else:
+        assert sum(zeros.values()) == round(sparsity * sum(sizes.values()))
     assert report.history[-1]["sparsity"] == pytest.approx(sum(zeros.values()) / 252, abs=1e-12)
     assert all(row["target"] == sparsity for row in report.layers)
     kinds = [type(layer.module.parametrizations.weight[0]) for layer in pruned(net)]
@@ -87,11 +89,11 @@ def pruned(net: Network) -> list[Any]:
 @pytest.mark.parametrize("rounds", [1, 2, 3, 5, 7])
 @pytest.mark.parametrize("sparsity", [0.5, 0.75, 0.9, 0.99])
 def test_rounds_prune_the_same_part_of_what_is_left(sparsity: float, rounds: int) -> None:
-    """(1 - x)^n = 1 - s: every round leaves the same part of the last one, the last leaves 1 - s."""
+    """(1 - x)^n = 1 - s: each round leaves the same part of the last one, and the last 1 - s."""
     goal = Sparsities({"a": sparsity})
     left = [1.0] + [1 - goal.in_round(step + 1, rounds).values["a"] for step in range(rounds)]
     x = 1 - (1 - sparsity) ** (1 / rounds)
-    for earlier, later in zip(left, left[1:], strict=False):
+    for earlier, later in pairwise(left):
         assert later / earlier == pytest.approx(1 - x)
     for weights_in_all in (1000, 266_200, 8_388_608):
         scores = {"a": np.arange(weights_in_all, dtype=np.float32)}
@@ -169,7 +171,7 @@ def test_what_gradual_pruning_takes_does_not_return() -> None:
 
     fit(net.module, RETRAIN, Context(toy_data()), "test", watch)
     assert len(taken) == 16
-    for earlier, later in zip(taken, taken[1:], strict=False):
+    for earlier, later in pairwise(taken):
         assert (later | ~earlier).all()
 
 
@@ -227,8 +229,8 @@ def test_a_plain_mask_lets_no_gradient_through() -> None:
 
 
 def test_splicing_revives_a_weight_and_only_past_the_threshold() -> None:
-    """Hysteresis 0.25: a pruned weight must be 1.25 / 0.75 times one that is kept to displace it."""
-    module, layer = fc([1.0, 0.9, 0.1], Spliced, [True, False, False])
+    """Hysteresis 0.25: only from 1.25 / 0.75 times a kept weight on does a pruned one displace it."""
+    _, layer = fc([1.0, 0.9, 0.1], Spliced, [True, False, False])
     settings = Prune(sparsity=2 / 3, schedule="splicing", every=1, ramp=0, hysteresis=0.25)
     ramp = Ramp({"0": layer}, Sparsities({"0": 2 / 3}), settings)
     for magnitude, first in ((1.6, True), (1.7, False)):
@@ -277,7 +279,7 @@ def test_splicing_returns_weights_in_training_and_freezes_at_the_end() -> None:
     fit(net.module, training, Context(toy_data()), "test", watch)
     returned = sum(
         int((later[name] & ~earlier[name]).sum())
-        for earlier, later in zip(seen, seen[1:], strict=False)
+        for earlier, later in pairwise(seen)
         for name in earlier
     )
     assert returned > 0
