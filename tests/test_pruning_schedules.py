@@ -229,7 +229,7 @@ def test_a_plain_mask_lets_no_gradient_through() -> None:
 
 
 def test_splicing_revives_a_weight_and_only_past_the_threshold() -> None:
-    """Hysteresis 0.25: only from 1.25 / 0.75 times a kept weight on does a pruned one displace it."""
+    """Hysteresis 0.25: a pruned weight displaces one only from 1.25 / 0.75 times its size on."""
     _, layer = fc([1.0, 0.9, 0.1], Spliced, [True, False, False])
     settings = Prune(sparsity=2 / 3, schedule="splicing", every=1, ramp=0, hysteresis=0.25)
     ramp = Ramp({"0": layer}, Sparsities({"0": 2 / 3}), settings)
