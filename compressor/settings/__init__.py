@@ -20,7 +20,16 @@ from compressor.settings.files import (
     Export,
     Width,
 )
-from compressor.settings.prune import Prune, parse_sensitivity
+from compressor.settings.prune import (
+    ALLOCATIONS,
+    SCHEDULES,
+    SENSITIVITY,
+    Allocation,
+    Prune,
+    Schedule,
+    parse_sensitivity,
+    parse_sparsity,
+)
 from compressor.settings.quantize import (
     INITS,
     NOISE,
@@ -34,6 +43,7 @@ from compressor.settings.quantize import (
 from compressor.settings.training import AUGMENTS, DISTILL, FROM_NOTHING, OPTIMIZERS, Training
 
 __all__ = [
+    "ALLOCATIONS",
     "AUGMENTS",
     "CRITERIA",
     "DISTILL",
@@ -44,8 +54,11 @@ __all__ = [
     "OPTIMIZERS",
     "RATE",
     "ROUNDS",
+    "SCHEDULES",
     "SCOPES",
+    "SENSITIVITY",
     "WIDTHS",
+    "Allocation",
     "Calibrate",
     "Channels",
     "Criterion",
@@ -57,6 +70,7 @@ __all__ = [
     "Prune",
     "Round",
     "Rules",
+    "Schedule",
     "Scope",
     "Share",
     "Training",
@@ -65,4 +79,5 @@ __all__ = [
     "parse_rate",
     "parse_ratio",
     "parse_sensitivity",
+    "parse_sparsity",
 ]
