@@ -6,7 +6,7 @@ from compressor.errors import UsageError
 from compressor.settings.checks import choice, integer, number, settle
 
 OPTIMIZERS = ("sgd", "adam")
-AUGMENTS = ("auto", "none", "flip-crop", "affine")
+AUGMENTS = ("auto", "none", "flip-crop", "affine", "elastic")
 
 DISTILL = 0.9
 """The weight of ``--distill`` alone: 2 to 3 points on a ResNet-20 after a short retraining."""
