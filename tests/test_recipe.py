@@ -371,7 +371,7 @@ def test_ways_to_write_a_width(text: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "sensitivity", [-1, -0.001, math.nan, math.inf, "nan", "-1", "abc", "", None, False, [1]]
+    "sensitivity", [-1, -0.001, math.nan, math.inf, "nan", "-1", "abc", "", False, [1]]
 )
 def test_sensitivities_that_cannot_be(sensitivity: Any) -> None:
     with pytest.raises(UsageError, match="prune sensitivity"):
