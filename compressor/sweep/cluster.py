@@ -41,10 +41,11 @@ def connect(address: str) -> "Client":
         from distributed import Client
     except ImportError:
         raise UsageError("--scheduler needs Dask: pip install 'compressor[cluster]'") from None
+    port = address.rpartition("://")[2].rpartition(":")[2]
+    if not port.isdigit():
+        raise UsageError(f"--scheduler {address}: give HOST:PORT, such as 127.0.0.1:8786")
     try:
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except ValueError as error:
-        raise UsageError(f"--scheduler {address}: {error}; give HOST:8786") from None
     except OSError:
         raise OutputError(
             f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds: "
@@ -77,7 +78,7 @@ def run(
         key = f"compress-{name}-{run_id}"
         names[client.submit(task, job, held[job.model], str(cwd), key, key=key)] = name
     try:
-        for future in as_completed(names):
+        for future in as_completed(names, loop=client.loop):
             name = names.pop(future)
             error = _finish(future, Path(jobs[name].folder))
             future.release()  # its files are written: the worker need not keep them
