@@ -2,9 +2,9 @@
 
     python -m compressor.benchmarks.sweeps [-o NAME]
 
-LeNet-5 on scikit-learn's digits, a grid of six points. The same sweep in local processes, undisturbed,
-says what every point must come to: the artifacts must agree byte for byte, and the Dask sweep must
-have every point once.
+LeNet-5 on scikit-learn's digits, a grid of six points. The same sweep in local processes,
+undisturbed, says what every point must come to: the artifacts must agree byte for byte, and the
+Dask sweep must have every point once.
 """
 
 import argparse

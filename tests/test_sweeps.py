@@ -168,10 +168,11 @@ def test_only_what_is_not_finished_runs_again(bench: Path, compress: Compress) -
     assert all(f"{row['bytes']:,}" in table for row in rows)
 
     Path("recipe.toml").write_text(RECIPE + "lr = 0.5\n")
+    begun = content()
     other = compress(*command)
     assert (other.code, other.err.count("\n")) == (1, 1)
     assert "is of another sweep (recipe changed)" in other.err
-    assert content()["points"] == json.loads(json.dumps(rows))
+    assert content() == begun
     assert compress(*command, "--dry-run", "--force").code == 0
 
 
@@ -236,9 +237,10 @@ def test_a_process_ends_when_nobody_waits_for_it(bench: Path) -> None:
         child.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_is_stopped_goes_on(bench: Path, how: signal.Signals) -> None:
-    words = "sweep recipe.toml --model net.pt --set seed=0,1,2".split()
+    words = ["sweep", "recipe.toml", "--model", "net.pt", "--set", "seed=0,1,2"]
     command = [sys.executable, "-m", "compressor", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
