@@ -12,10 +12,10 @@ def new() -> tuple[Any, Any]:
     Raises :class:`UsageError` where matplotlib (the extra ``plots``) is not installed.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib import figure as drawing
     except ImportError:
         raise UsageError("drawing needs matplotlib: pip install 'compressor[plots]'") from None
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = drawing.Figure(figsize=(8, 5), layout="constrained")
     return figure, figure.subplots()
 
 
