@@ -19,6 +19,7 @@ from compressor.cli.artifacts import decompress, inspect, verify
 from compressor.cli.recipes import recipe
 from compressor.cli.run import run
 from compressor.cli.shared import show_error
+from compressor.cli.sweep import sweep
 from compressor.cli.train import train
 from compressor.coding import native
 from compressor.errors import CompressorError
@@ -74,7 +75,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, inspect, decompress, verify, recipe):
+for command in (run, train, sweep, inspect, decompress, verify, recipe):
     cli.add_command(command)
 
 
