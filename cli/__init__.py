@@ -17,6 +17,7 @@ import click
 
 from compressor.cli.artifacts import decompress, inspect, verify
 from compressor.cli.recipes import recipe
+from compressor.cli.report import report
 from compressor.cli.run import run
 from compressor.cli.shared import show_error
 from compressor.cli.train import train
@@ -74,7 +75,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, inspect, decompress, verify, recipe):
+for command in (run, train, inspect, decompress, verify, recipe, report):
     cli.add_command(command)
 
 
