@@ -39,7 +39,8 @@ table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-num
 caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
 th,td{padding:.25rem .7rem .25rem 0;text-align:right;white-space:nowrap;
 border-bottom:1px solid var(--line)}
-th:first-child,td.text{text-align:left}td.text{white-space:normal;overflow-wrap:anywhere}
+th:first-child,td.text,table.pair th{text-align:left}
+td.text{white-space:normal;overflow-wrap:anywhere}
 thead th{vertical-align:bottom;white-space:normal}
 pre{overflow-x:auto;border:1px solid var(--line);border-radius:8px;padding:.8rem;font-size:.82rem}
 .bad{color:var(--c4);font-weight:600}
@@ -102,7 +103,13 @@ def table(grid: Grid, extra: dict[str, Node] | None = None) -> Node:
     heads = (node("th", heading, scope="col") for heading in headings)
     return node(
         "div",
-        node("table", node("caption", grid.caption), node("thead", node("tr", *heads)), body),
+        node(
+            "table",
+            node("caption", grid.caption),
+            node("thead", node("tr", *heads)),
+            body,
+            class_="pair" if len(grid.headings) == 2 else None,
+        ),
         class_="wide",
         tabindex=0,
         role="region",
