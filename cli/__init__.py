@@ -17,6 +17,7 @@ import click
 
 from compressor.cli.artifacts import decompress, inspect, verify
 from compressor.cli.recipes import recipe
+from compressor.cli.report import report
 from compressor.cli.run import run
 from compressor.cli.shared import show_error
 from compressor.cli.sweep import sweep
@@ -75,7 +76,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, sweep, inspect, decompress, verify, recipe):
+for command in (run, train, sweep, report, inspect, decompress, verify, recipe):
     cli.add_command(command)
 
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from compressor import artifact
+from compressor.files import PAGES
 from compressor.per_layer import PerLayer
 from compressor.recipe import CHIEF, Recipe, shipped_recipes
 from compressor.settings import Calibrate, Channels, DataSpec, Prune, Share
@@ -479,7 +480,7 @@ def test_interrupted_at_every_stage_a_run_resumes_to_the_same_bytes(
     for stage in STAGES[:-1]:
         assert f"{stage}: finished earlier" in done.err
     assert outputs(here / "out") == outputs(finished)
-    assert names(here / "out") == sorted([*OUTPUTS, "report.json"])
+    assert names(here / "out") == sorted([*OUTPUTS, "report.json", *PAGES])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
