@@ -1,7 +1,7 @@
 """The weights that are left, fitted to what the dense network computes: no label, no gradient.
 
-A layer of the pruned network reads x, its twin in the dense network x*. Row by row the weights w that
-are left take the place of the dense row w* at the least squared error
+A layer of the pruned network reads x, its twin in the dense network x*. Row by row the weights w
+that are left take the place of the dense row w* at the least squared error
 
     mean over positions of (w* . x* - w . x)^2  +  ridge * |w - w'|^2
 
@@ -12,7 +12,7 @@ run, each to the inputs that those fitted before it give, so errors do not add u
 2017, arXiv:1707.06168, section 3.2; Frantar and Alistarh 2022, section 6, sequential OBC).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,8 +52,10 @@ class Moments:
         return Moments(own, self.cross - dense.unsqueeze(2) * x.unsqueeze(1), self.means)
 
 
-def refit(module: nn.Module, dense: nn.Module, context: Context) -> list[str]:
-    """Fit every layer of ``module`` to the same layer of ``dense``; the names of those fitted.
+def refit(
+    module: nn.Module, dense: nn.Module, wanted: Iterable[str], context: Context
+) -> list[str]:
+    """Fit the ``wanted`` layers of ``module`` to the same of ``dense``; the names of those fitted.
 
     Weights that are zero stay zero. Left alone are layers that run more than once or not at all,
     or whose inputs `sensitivity.measured` cannot lay out. `IMAGES` training images are run through
@@ -62,7 +64,7 @@ def refit(module: nn.Module, dense: nn.Module, context: Context) -> list[str]:
     module.eval()
     dense.eval()
     layers, twins = compressible_layers(module), compressible_layers(dense)
-    names = _order(module, {n: layer for n, layer in layers.items() if measured(layer)}, context)
+    names = _order(module, {n: layers[n] for n in wanted if measured(layers[n])}, context)
     with context.progress.task("fit to the dense network", len(names)) as advance:
         for name in names:
             moments = _measure((module, dense), (layers[name], twins[name]), context)

@@ -1,16 +1,17 @@
 """Optimal Brain Surgeon on blocks of weights: what the outputs lose by each weight's removal.
 
-Around a trained network the mean squared change of its outputs is close to d' F d for a small change
-d of the weights. F is the mean over images of g g', where g is the gradient of a random signed sum
-of the outputs: the empirical Fisher of the outputs, which needs no label (`curvature.py`). Only
-blocks of consecutive weights of a layer are kept of it (Singh and Alistarh 2020, "WoodFisher",
-arXiv:2004.14340, section 3; Kurtic et al. 2022, "oBERT", arXiv:2203.07259, section 3).
+Around a trained network the mean squared change of its outputs is close to d' F d for a small
+change d of the weights. F is the mean over images of g g', where g is the gradient of a random
+signed sum of the outputs: the empirical Fisher of the outputs, which needs no label
+(`curvature.py`). Only blocks of consecutive weights of a layer are kept of it (Singh and Alistarh
+2020, "WoodFisher", arXiv:2004.14340, section 3; Kurtic et al. 2022, "oBERT", arXiv:2203.07259,
+section 3).
 
-With P the inverse of a block, removing weight q at the least loss costs w_q^2 / P_qq, and the others
-of the block move by -w_q P e_q / P_qq (Hassibi and Stork 1993). Weights go one after another within
-a block, cheapest first, each seeing what those before it have moved: the exact greedy order of
-Frantar and Alistarh 2022 ("OBC", arXiv:2208.11580, section 4), so that of two weights which stand
-in for each other only one is cheap.
+With P the inverse of a block, removing weight q at the least loss costs w_q^2 / P_qq, and the
+others of the block move by -w_q P e_q / P_qq (Hassibi and Stork 1993). Weights go one after
+another within a block, cheapest first, each seeing what those before it have moved: the exact
+greedy order of Frantar and Alistarh 2022 ("OBC", arXiv:2208.11580, section 4), so that of two
+weights which stand in for each other only one is cheap.
 """
 
 import math
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 DAMPING = 3e-3
-"""Of a layer's mean curvature, added to each weight's own: makes up for the images' small number."""
+"""Of a layer's mean curvature, added to each weight's own: images are few, and some tell little."""
 GONE = -1.0
 """The cost of a weight that is no longer there: under any that a removal can have."""
 _AT_ONCE = 1 << 20  # entries of blocks that are eliminated together: they stay in the cache

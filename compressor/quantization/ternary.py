@@ -3,8 +3,8 @@
 Zhu, Han, Mao and Dally 2017 (arXiv:1612.01064, sections 3 and 4). Dense weights stay behind a layer
 while it trains, divided by the largest magnitude that they had. In every step those above the
 threshold t x max|w| count as +Wp and those below its negative as -Wn; both scales learn as
-centroids do, and the dense weights by gradients that go straight through (equations 6 to 8). What is
-left in the end is a shared layer of two centroids, and stored as any other.
+centroids do, and the dense weights by gradients that go straight through (equations 6 to 8). What
+is left in the end is a shared layer of two centroids, and stored as any other.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,10 @@ from compressor.layers import Layer, bake, share_layer
 
 
 class Ternary(nn.Module):
-    """dense weight -> -Wn, 0 or +Wp. ``kept``: bool, the weight's shape; elsewhere it is 0 for good.
+    """dense weight -> -Wn, 0 or +Wp.
 
-    What is trained is the dense weight and ``scales``, float32 (2,): Wn and Wp.
+    ``kept`` is bool, of the weight's shape; elsewhere the weight is 0 for good. What is trained is
+    the dense weight and ``scales``, float32 (2,): Wn and Wp.
     """
 
     kept: Tensor
