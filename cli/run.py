@@ -20,6 +20,10 @@ SETTINGS = {
     "criterion": "channels.criterion",
     "round": "channels.round",
     "prune_sensitivity": "prune.sensitivity",
+    "sparsity": "prune.sparsity",
+    "scope": "prune.scope",
+    "schedule": "prune.schedule",
+    "rounds": "prune.rounds",
     "quantize": "share.bits",
     "rate_aware": "share.rate",
     "max_drop": "calibrate.max_drop",
@@ -43,7 +47,7 @@ SETTINGS = {
     help="Remove this fraction of the channels, so that a dense runtime is faster: 0.3, or per "
     "layer layer1.*=0.3; with --global, of all channels together, wherever they are worth least.",
 )
-@click.option("--global", "everywhere", is_flag=True, help="See --channels.")
+@click.option("--global", "everywhere", is_flag=True, help="See --channels and --scope.")
 @click.option(
     "--target-macs",
     metavar="PART",
@@ -74,6 +78,25 @@ SETTINGS = {
     help="Prune weights below S standard deviations of their layer: 0.25, or per layer "
     "conv=0.5,fc=1.5 or layer1.*=0.3 (the last rule that fits wins).",
 )
+@click.option(
+    "--sparsity",
+    metavar="S",
+    help="Prune this fraction of the weights, the smallest: 0.9, or per layer conv*=0.7,fc1=0.95.",
+)
+@click.option(
+    "--scope",
+    metavar="NAME",
+    help="What --sparsity is of: layer (each), global (all together, as with --global), erk (by "
+    "the layers' shapes) or lamp (layer-adaptive magnitudes) [default: layer].",
+)
+@click.option(
+    "--schedule",
+    metavar="NAME",
+    help="When weights are pruned: rounds (each before a retraining), gradual (along a cubic while "
+    "retraining), splicing (so that they may return) or movement (those that retraining moves "
+    "towards zero) [default: rounds].",
+)
+@click.option("--rounds", type=int, help="Rounds of pruning and retraining [default: 1].")
 @click.option(
     "--quantize",
     metavar="BITS",
@@ -208,7 +231,7 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     if options["weights_only"]:
         changes["encode.graph"] = False
     if options["everywhere"]:
-        changes["channels.scope"] = "global"
+        changes |= _everywhere(recipe, changes)
     if options["freeze_residual"]:
         changes["channels.freeze_residual"] = True
     changes |= _retraining(recipe, changes, options)
@@ -229,10 +252,21 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     stages = (recipe.channels, recipe.prune, recipe.share, recipe.calibrate)
     if all(stage is None for stage in stages):
         raise UsageError(
-            "nothing to do: give --channels (0.3), --prune-sensitivity (0.25), --quantize (5bit or "
-            "auto) or --recipe FILE"
+            "nothing to do: give --channels (0.3), --prune-sensitivity (0.25), --sparsity (0.9), "
+            "--quantize (5bit or auto) or --recipe FILE"
         )
     return recipe
+
+
+def _everywhere(recipe: Recipe, changes: dict[str, Any]) -> dict[str, Any]:
+    """``--global`` for channels and for weights pruned to a sparsity, whichever there are."""
+    by_sparsity = recipe.prune is not None and recipe.prune.sparsity is not None
+    weights = "prune.sparsity" in changes or (by_sparsity and "prune.sensitivity" not in changes)
+    if weights and changes.get("prune.scope", "global") != "global":
+        raise UsageError(f"--global and --scope {changes['prune.scope']}: give one of them")
+    channels = recipe.channels is not None or any(key.startswith("channels.") for key in changes)
+    present = {"channels": channels or not weights, "prune": weights}
+    return {f"{stage}.scope": "global" for stage, there in present.items() if there}
 
 
 def _retraining(recipe: Recipe, changes: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -243,7 +277,7 @@ def _retraining(recipe: Recipe, changes: dict[str, Any], options: dict[str, Any]
     for name in given:
         if not present:
             raise UsageError(
-                f"{flag(name)} has no effect without --channels or --prune-sensitivity"
+                f"{flag(name)} has no effect without --channels, --prune-sensitivity or --sparsity"
             )
     return {f"{stage}.retrain.{name}": value for stage in present for name, value in given.items()}
 

@@ -1,5 +1,6 @@
 """What several commands need: options, option types, one line for an error."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -61,7 +62,9 @@ def by_flag(message: str, settings: Mapping[str, str], options: Mapping[str, Any
     for name, key in settings.items():
         if options[name] is not None and message.startswith(f"{key} "):
             message = f"{flag(name)}{message.removeprefix(key)}"
-        message = message.replace(f" without {key}:", f" without {flag(name)}:")
+    if " has no effect without " in message:
+        for name, key in settings.items():
+            message = re.sub(rf"(?<= ){re.escape(key)}(?=[ :])", flag(name), message)
     return message.replace(" without calibrate.noise:", " without --quantize auto:")
 
 

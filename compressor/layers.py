@@ -81,6 +81,35 @@ class Masked(nn.Module):
         return weight
 
 
+class Spliced(Masked):
+    """The same values, but the gradient passes straight through to pruned weights too.
+
+    So the dense weight behind the mask goes on learning, and a later mask may take it back: dynamic
+    network surgery (Guo et al. 2016, arXiv:1608.04493, equation 2).
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        # x - x is exactly +0, and only the first x has a gradient.
+        return weight - torch.where(self.mask, 0.0, weight).detach()
+
+
+class Scored(Masked):
+    """The same values and gradients, with a score for each weight that is trained along.
+
+    ``scores``: float32, the weight's shape, from 0. Its gradient is that of the masked weight times
+    the dense weight, also where the mask does not hold, so gradient descent sums up -gradient x
+    weight: what moves away from zero scores high (Sanh et al. 2020, arXiv:2005.07683, section 4).
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask)
+        self.scores = nn.Parameter(torch.zeros(mask.shape, device=mask.device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        product = self.scores * weight.detach()
+        return torch.where(self.mask, weight, 0.0) + (product - product.detach())
+
+
 class _Lookup(torch.autograd.Function):
     """table[indices], with the gradient of each entry summed over the places that use it."""
 
@@ -117,10 +146,35 @@ class Shared(nn.Module):
         return self._start.to(weight, copy=True)  # training must not write to the caller's tensor
 
 
-def mask_layer(layer: Layer, mask: Tensor) -> None:
-    """Put ``mask`` (bool, the weight's shape) on a layer, in place of any mask it had."""
+def mask_layer(layer: Layer, mask: Tensor, kind: type[Masked] = Masked) -> None:
+    """Put ``mask`` (bool, the weight's shape) on a layer, in place of any mask it had.
+
+    What an earlier mask hid is lost. ``kind`` says what pruned weights learn.
+    """
     _strip(layer.module)
-    parametrize.register_parametrization(layer.module, "weight", Masked(mask))
+    parametrize.register_parametrization(layer.module, "weight", kind(mask))
+
+
+def change_mask(layer: Layer, mask: Tensor) -> None:
+    """Another mask for a masked layer, in place: its weights stay, also those behind the mask."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Masked):
+        raise StageError(f"{layer.name} has no mask to change")
+    step.mask.copy_(mask)
+
+
+def behind_mask(layer: Layer) -> Tensor:
+    """The dense weight of a masked layer, detached: what the mask hides still has a value."""
+    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
+    return cast(Tensor, steps.original).detach()
+
+
+def scores_of(layer: Layer) -> Tensor:
+    """The scores of a layer that is masked by :class:`Scored`, detached."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Scored):
+        raise StageError(f"{layer.name} has no scores")
+    return step.scores.detach()
 
 
 def share_layer(layer: Layer, indices: Tensor, codebook: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Fitting and evaluating a classifier on data that lies in memory."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,9 +30,17 @@ class Epoch:
         return {key: None if value != value else value for key, value in row.items()}
 
 
-def fit(module: nn.Module, training: Training, context: Context, title: str) -> list[Epoch]:
+def fit(
+    module: nn.Module,
+    training: Training,
+    context: Context,
+    title: str,
+    after_step: Callable[[int, int], None] | None = None,
+) -> list[Epoch]:
     """Train every parameter of ``module`` in place; the last epoch is what stays.
 
+    ``after_step(done, steps)`` is called after each step of the optimiser, with the number of this
+    step, from 1, and of all. It may change masks, but no parameter may come or go.
     The same module, data, settings, teacher and seed give the same weights on one machine and
     thread count. Raises :class:`StageError` where the loss stops being finite, or where there is
     no teacher to distil from or no batch norm to slim.
@@ -63,6 +72,8 @@ def fit(module: nn.Module, training: Training, context: Context, title: str) -> 
                 loss.backward()  # type: ignore[no-untyped-call]
                 penalise(slimmed, training.slimming)
                 optimizer.step()
+                if after_step is not None:
+                    after_step(epoch * steps + step + 1, steps * training.epochs)
                 total += loss.detach().double().cpu() * len(y)
                 advance(_note(epoch, training, history))
             mean = float(total) / len(data.train.y)
@@ -126,8 +137,11 @@ def _training_batches(
     )
 
 
-def _schedule(step: int, steps: int, training: Training) -> float:
-    """Linear warm-up, then half a cosine to 0; a factor on the learning rate."""
+def _schedule(step: float, steps: float, training: Training) -> float:
+    """Linear warm-up, then half a cosine to 0, or the tail of it; a factor on the learning rate."""
+    if training.rewind:
+        whole = steps * training.rewind / training.epochs
+        step, steps = whole - steps + step, whole
     warmup = training.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
