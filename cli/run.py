@@ -100,9 +100,9 @@ SETTINGS = {
 @click.option(
     "--quantize",
     metavar="BITS",
-    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns. auto "
-    "finds a grid for every layer from what an error there does to the outputs, and needs no "
-    "retraining.",
+    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns. "
+    "ternary trains weights of three values. auto finds a grid for every layer from what an error "
+    "there does to the outputs, and needs no retraining.",
 )
 @click.option(
     "--max-drop",

@@ -225,6 +225,7 @@ CHANGED: dict[Dotted, object] = {
     ("share", "bits"): 4,
     ("share", "init"): "density",
     ("share", "rate"): 0.01,
+    ("share", "threshold"): 0.06,
     ("calibrate", "noise"): 0.5,
     ("calibrate", "max_drop"): 0.25,
     ("calibrate", "images"): 77,
