@@ -146,6 +146,47 @@ class Shared(nn.Module):
         return self._start.to(weight, copy=True)  # training must not write to the caller's tensor
 
 
+class Nearest(nn.Module):
+    """weight -> the nearest of a few shared values where the mask holds, +0 elsewhere.
+
+    The gradient passes straight through to the weight behind, so that it may drift to another
+    value. In training mode each use first moves every ``codebook`` entry, float32 (k,) ascending,
+    to the mean of its weights: one Lloyd step.
+    """
+
+    mask: Tensor
+    codebook: Tensor
+
+    def __init__(self, mask: Tensor, codebook: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.register_buffer("codebook", codebook.sort().values)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            labels = self.labels(weight)
+            if self.training:
+                self._move(weight[self.mask], labels[self.mask])
+                labels = self.labels(weight)
+            values = torch.where(self.mask, self.codebook[labels], 0.0)
+        kept = torch.where(self.mask, weight, 0.0)
+        return values + (kept - kept.detach())  # x - x is exactly +0, with the gradient of x
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def labels(self, weight: Tensor) -> Tensor:
+        """The nearest entry of each weight, int64, the weight's shape; half-way, the lower."""
+        return torch.bucketize(weight, (self.codebook[1:] + self.codebook[:-1]) / 2)
+
+    def _move(self, weights: Tensor, labels: Tensor) -> None:
+        sums, counts = torch.zeros_like(self.codebook), torch.zeros_like(self.codebook)
+        sums.index_add_(0, labels, weights)
+        counts.index_add_(0, labels, torch.ones_like(weights))
+        means = torch.where(counts > 0, sums / counts.clamp(min=1), self.codebook)
+        self.codebook.copy_(means.sort().values)
+
+
 def mask_layer(layer: Layer, mask: Tensor, kind: type[Masked] = Masked) -> None:
     """Put ``mask`` (bool, the weight's shape) on a layer, in place of any mask it had.
 
@@ -189,6 +230,31 @@ def mask_of(layer: Layer) -> Tensor | None:
     if isinstance(step, Masked):
         return step.mask
     return step.indices != 0 if isinstance(step, Shared) else None
+
+
+def retrain_shared(layer: Layer) -> bool:
+    """Let a shared layer's weights train on behind their shared values; whether it was shared."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Shared):
+        return False
+    values, codebook = layer.weight.clone(), torch.from_numpy(shared_of(layer)[1])  # type: ignore[index]
+    nearest = Nearest(step.indices != 0, codebook.to(values.device, copy=True))
+    _strip(layer.module)
+    parametrize.register_parametrization(layer.module, "weight", nearest)
+    return True
+
+
+def settle_shared(layer: Layer) -> None:
+    """End :func:`retrain_shared`: the values are shared as they came out; unused entries go."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Nearest):
+        raise StageError(f"{layer.name} was not training behind shared values")
+    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
+    labels = step.labels(cast(Tensor, steps.original).detach())
+    used, labels = torch.unique(labels[step.mask], return_inverse=True)
+    indices = torch.zeros(step.mask.shape, dtype=torch.int32, device=step.mask.device)
+    indices[step.mask] = labels.to(torch.int32) + 1
+    share_layer(layer, indices, step.codebook[used].clone())
 
 
 def shared_of(layer: Layer) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compressor import __version__, artifact, preflight
-from compressor.channels import Kept, remove_channels, remove_dead
+from compressor import __version__, artifact, loading, preflight
+from compressor.channels import Kept, order_channels, remove_channels, remove_dead
 from compressor.determinism import deterministic
 from compressor.errors import CompressorError, StageError
 from compressor.export import graph, onnx, optional, verify
@@ -109,6 +109,8 @@ class Run:
             if self.recipe.calibrate is not None:
                 self._train_stage("calibrate", calibrate, self.recipe.calibrate)
             self._step("dead", self._dead, lambda: self._take_up("dead"))
+            if self.recipe.encode.order:
+                self._step("order", self._order, self._take_up_order)
             self._step("encode", self._encode, self._decode)
             self._step("export", self._export, lambda: None)
             report = {"fingerprint": self.workspace.fingerprint, **self._report()}
@@ -182,6 +184,26 @@ class Run:
         self.network.module.to(self.context.device)
         return self._changed("dead", StageReport([], [], removal.row()))
 
+    def _order(self) -> Json:
+        """Hidden units change places; which they were is then of no meaning, only how many."""
+        try:
+            found = order_channels(self.network)
+        except StageError as error:
+            return {"why": str(error)}
+        if self.network.channels is not None:
+            self.network.channels = leading(self.network)
+        self.workspace.save("order", self.network.module.state_dict())
+        return {**found, "channels": self.network.channels}
+
+    def _take_up_order(self) -> None:
+        finished = self.workspace.finished("order") or {}
+        if "why" in finished:
+            return
+        module = self.network.module.cpu()
+        restore(module, self.workspace.saved("order"))
+        self.network.module = module.to(self.context.device)
+        self.network.channels = finished["channels"]
+
     def _resized(self, kept: str | None) -> None:
         """Where channels went, count and trace anew what was counted and traced of the network."""
         if kept is None:
@@ -224,7 +246,7 @@ class Run:
 
     def _encode(self) -> Json:
         settings = self.recipe.encode
-        stored = stored_tensors(self.network, settings.width)
+        stored = stored_tensors(self.network, settings.width, settings.biases)
         size, channels = measure(self.network, self.macs), self.network.channels
         skeleton = self.workspace.read("graph.onnx")
         with self.context.progress.task("encode", len(stored)) as advance:
@@ -363,6 +385,24 @@ def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
         "recipe": recipe.digest(),
         "tool": __version__,
     }
+
+
+def leading(network: Network) -> str:
+    """``network.channels`` told by the first channels of each layer, where they fit as well.
+
+    Runs of indices cost bytes. Where layers' channels hang together (groups of convolutions), the
+    first ones may be no choice at all: then it stays as it was.
+    """
+    assert network.channels is not None
+    fewer = Kept.from_json(network.channels).leading()
+    try:
+        fresh, _ = loading.build(network.arch)
+        cut = fewer.apply(fresh.eval(), network.example.cpu())
+    except CompressorError:
+        return network.channels
+    now = {name: value.shape for name, value in plain_state(network.module).items()}
+    same = now == {name: value.shape for name, value in plain_state(cut).items()}
+    return fewer.to_json() if same else network.channels
 
 
 def _kept(suffix: str) -> str:

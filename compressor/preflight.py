@@ -83,6 +83,8 @@ def _plan(network: Network, recipe: Recipe) -> list[Row]:
     goal = goal_of(layers, recipe.prune) if recipe.prune else None
     masks = magnitude_masks(goal, layers) if goal else {}
     bits = recipe.share.rules.resolve(kinds) if recipe.share else {}
+    if recipe.share is not None:
+        recipe.share.sizes.resolve(kinds)
     widths = preview(network, recipe.channels) if recipe.channels else {}
     rows: list[Row] = []
     for name, layer in layers.items():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from compressor.errors import StageError
 from compressor.layers import Layer
 from compressor.pruning.allocation import Masks, Scores, allocate
+from compressor.pruning.rate import rate_aware
 from compressor.pruning.thresholds import deviation, magnitude_mask
 from compressor.settings import Prune
 
@@ -93,8 +94,11 @@ def goal_of(layers: Mapping[str, Layer], settings: Prune) -> Goal:
     return Thresholds({name: wanted[name] * deviations[name] for name in wanted}, wanted)
 
 
-def magnitude_masks(goal: Goal, layers: Mapping[str, Layer]) -> Masks:
-    """The masks of ``goal`` by magnitude, on the CPU. What is zero already stays pruned."""
+def magnitude_masks(goal: Goal, layers: Mapping[str, Layer], rate: float = 0.0) -> Masks:
+    """The masks of ``goal`` by magnitude, on the CPU. What is zero already stays pruned.
+
+    With a ``rate``, magnitudes count by what their positions cost (``rate.py``).
+    """
     weights = {name: layers[name].weight.cpu().numpy() for name in goal.values}
-    masks = goal.masks({name: abs(weight) for name, weight in weights.items()})
+    masks = goal.masks({n: rate_aware(abs(w), w != 0, rate) for n, w in weights.items()})
     return {name: mask & (weights[name] != 0) for name, mask in masks.items()}

@@ -28,6 +28,7 @@ from compressor.layers import (
 )
 from compressor.pruning.allocation import Masks
 from compressor.pruning.goals import Goal, magnitude_masks
+from compressor.pruning.rate import rate_aware
 from compressor.settings import Prune
 
 KINDS: Mapping[str, type[Masked]] = {"gradual": Masked, "splicing": Spliced, "movement": Scored}
@@ -84,7 +85,7 @@ class Ramp:
             return goal.masks({n: scores_of(each).cpu().numpy() for n, each in self.layers.items()})
         if self.settings.schedule == "splicing":
             return goal.masks({n: self._spliced(each) for n, each in self.layers.items()})
-        return magnitude_masks(goal, self.layers)
+        return magnitude_masks(goal, self.layers, self.settings.rate)
 
     def _spliced(self, layer: Layer) -> NDArray[np.float64]:
         """Magnitudes, raised where a weight is kept and lowered where it is not.
@@ -94,7 +95,8 @@ class Ramp:
         """
         size, kept = self.settings.hysteresis, _mask(layer).cpu().numpy()
         magnitudes = np.abs(behind_mask(layer).cpu().numpy().astype(np.float64))
-        return magnitudes / np.where(kept, 1 - size, 1 + size)
+        scores = rate_aware(magnitudes, kept, self.settings.rate)
+        return scores / np.where(kept, 1 - size, 1 + size)
 
     def _sparsity(self) -> float:
         masks = [_mask(layer) for layer in self.layers.values()]

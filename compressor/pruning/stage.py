@@ -32,7 +32,7 @@ def _in_rounds(network: Network, goal: Goal, settings: Prune, context: Context) 
     layers = compressible_layers(network.module)
     history: list[Row] = []
     for step in range(1, settings.rounds + 1):
-        masks = magnitude_masks(goal.in_round(step, settings.rounds), layers)
+        masks = magnitude_masks(goal.in_round(step, settings.rounds), layers, settings.rate)
         for name, mask in masks.items():
             mask_layer(layers[name], torch.from_numpy(mask).to(layers[name].weight.device))
         title = "retrain" if settings.rounds == 1 else f"retrain {step}/{settings.rounds}"

@@ -48,7 +48,9 @@ class Prune:
     cubic. "gradual" goes by magnitude, and what is pruned stays so. "splicing" lets pruned weights
     return, where a weight must pass the threshold by the fraction ``hysteresis`` to change sides.
     "movement" keeps what retraining moves away from zero. The last two leave masks as they are
-    over the last part of the retraining, ``freeze``.
+    over the last part of the retraining, ``freeze``. ``rate`` over 0 lowers the scores of weights
+    that stand alone in their row or column, where they cost the most bits (``pruning/rate.py``), to
+    that power.
     """
 
     sensitivity: Rules | None = None
@@ -60,6 +62,7 @@ class Prune:
     every: int = 20
     hysteresis: float = 0.1
     freeze: float = 0.25
+    rate: float = 0.0
     retrain: Training = Training()
 
     def __post_init__(self) -> None:
@@ -82,6 +85,7 @@ class Prune:
             every=integer("prune.every", self.every, 1, 1_000_000),
             hysteresis=number("prune.hysteresis", self.hysteresis, 0.0, 0.99),
             freeze=number("prune.freeze", self.freeze, 0.0, 0.99),
+            rate=number("prune.rate", self.rate, 0.0, 10.0),
         )
         self._check_together()
 

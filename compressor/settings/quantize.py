@@ -43,15 +43,23 @@ def parse_bits(value: object) -> int | str:
         ) from None
 
 
+def parse_centroids(value: object) -> int:
+    """A codebook's size: 1 to 65,536 centroids."""
+    return integer("share.centroids", value, 1, 1 << 16)
+
+
 @dataclass(frozen=True)
 class Share:
     """Stage 2 (section 3): k-means on each layer's surviving weights, then centroid fine-tuning.
 
-    ``bits`` b gives 2^b centroids. ``init`` is one of the paper's three starts (section 3.2), or
+    ``bits`` b gives 2^b centroids; ``centroids`` sets their number, a power of two or not, for the
+    layers that it names. ``init`` is one of the paper's three starts (section 3.2), or
     "optimal", which needs none: the least squared error that there is. ``rate`` over 0 makes it
     entropy-constrained quantization in place of k-means: what a bit of the artifact is worth, as a
     squared error in units of the layer's mean square weight. Weights that are not worth their bits
-    become zero.
+    become zero. Before centroids are fine-tuned, ``train`` trains the weights on behind their
+    shared values, so that weights may change centroids; no epochs, and they stay where k-means put
+    them.
 
     ``bits`` "ternary" is trained ternary quantization: fine-tuning also finds which weights are
     -Wn, 0 or +Wp. ``threshold`` is the part of a layer's largest weight below which one is 0.
@@ -62,6 +70,8 @@ class Share:
     finetune: Training = Training(epochs=5, lr=1e-3, optimizer="adam", weight_decay=0.0)
     rate: Rules = 0.0
     threshold: float = 0.05
+    centroids: Rules | None = None
+    train: Training = Training(epochs=0, lr=1e-3, optimizer="adam", weight_decay=0.0)
 
     def __post_init__(self) -> None:
         settle(
@@ -70,6 +80,8 @@ class Share:
             rate=self.rates,
             threshold=number("share.threshold", self.threshold, 0.0, 0.99),
         )
+        if self.centroids is not None:
+            settle(self, centroids=self.sizes)
         if self.has_ternary and any(rate for _, rate in self.rates.rules):
             raise UsageError(
                 "share.rate has no effect on ternary weights, whose zeros training finds: give "
@@ -86,6 +98,11 @@ class Share:
     def has_ternary(self) -> bool:
         """Whether any rule asks for ternary weights."""
         return any(value == TERNARY for _, value in self.rules.rules)
+
+    @property
+    def sizes(self) -> PerLayer:
+        """The codebook's size of each layer that has one of its own."""
+        return PerLayer.parse({} if self.centroids is None else self.centroids, parse_centroids)
 
     @property
     def rates(self) -> PerLayer:

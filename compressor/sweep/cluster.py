@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import OutputError, UsageError
-from compressor.files import write_atomically
+from compressor.files import REPORT, write_atomically
 from compressor.progress import Progress
 from compressor.sweep.point import Child, Job
-from compressor.workspace import REPORT
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import OutputError
-from compressor.files import explained, write_atomically
-from compressor.workspace import REPORT
+from compressor.files import REPORT, explained, write_atomically
 
 Json = dict[str, Any]
 SWEEP, POINTS, LOCK = "sweep.json", "points", ".lock"
