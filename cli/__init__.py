@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from compressor.cli.artifacts import decompress, inspect, verify
+from compressor.cli.bench import bench
 from compressor.cli.recipes import recipe
 from compressor.cli.run import run
 from compressor.cli.shared import show_error
@@ -74,7 +75,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, inspect, decompress, verify, recipe):
+for command in (run, bench, train, inspect, decompress, verify, recipe):
     cli.add_command(command)
 
 
