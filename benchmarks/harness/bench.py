@@ -24,6 +24,7 @@ from compressor.benchmarks.harness.rounds import (
 from compressor.benchmarks.harness.sizes import sizes
 from compressor.benchmarks.harness.subjects import Subject
 from compressor.errors import UsageError
+from compressor.models import registry
 from compressor.progress import Progress
 
 Json = dict[str, Any]
@@ -89,9 +90,13 @@ def _measure(
     result: Json, subjects: list[Subject], plan: Plan, scratch: Path, progress: Progress
 ) -> None:
     before = noise.steal()
-    exported = [
-        _described(row, subject, plan, scratch / f"{position}.onnx")
-        for position, (row, subject) in enumerate(zip(result["subjects"], subjects, strict=True))
+    with _Describer(plan, scratch) as describer:
+        exported = [
+            describer.fill(row, subject)
+            for row, subject in zip(result["subjects"], subjects, strict=True)
+        ]
+    subjects = [
+        _recognised(subject, row) for subject, row in zip(subjects, result["subjects"], strict=True)
     ]
     participants = [
         _participant(subject, onnx, runtime, plan)
@@ -113,20 +118,52 @@ def _measure(
     _compare_accuracy(result["subjects"])
 
 
-def _described(row: Json, subject: Subject, plan: Plan, onnx: Path) -> Subject:
-    """Fill a subject's row; returns it in the form that ONNX Runtime takes."""
-    row.update(sizes(Path(subject.path)))
-    asked: Json = {"do": "job", "name": "describe", "subject": subject.row()}
-    if subject.kind == "checkpoint" and ("ort" in plan.runtimes or plan.per_layer):
-        asked["onnx"] = str(onnx)
-    try:
-        with Process(1) as process:
-            row.update(process.ask(asked))
-    except Failed as failed:
-        row["failure"] = str(failed)
-    if subject.kind == "checkpoint" and onnx.exists():
-        return replace(subject, path=str(onnx), kind="onnx", shapes=())
-    return subject
+class _Describer:
+    """Sizes and counts of one file after another, in a process that is replaced where it dies."""
+
+    def __init__(self, plan: Plan, scratch: Path) -> None:
+        self.plan, self.scratch = plan, scratch
+        self.process: Process | None = None
+        self.known: dict[str, tuple[Json, Path]] = {}
+
+    def __enter__(self) -> "_Describer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.process.close()
+
+    def fill(self, row: Json, subject: Subject) -> Subject:
+        """Fill a subject's row; returns it in the form that ONNX Runtime takes."""
+        if subject.path not in self.known:
+            onnx = self.scratch / f"{len(self.known)}.onnx"
+            self.known[subject.path] = self._described(subject, onnx), onnx
+        found, onnx = self.known[subject.path]
+        row.update(found)
+        if subject.kind == "checkpoint" and onnx.exists():
+            return replace(subject, path=str(onnx), kind="onnx", shapes=())
+        return subject
+
+    def _described(self, subject: Subject, onnx: Path) -> Json:
+        asked: Json = {"do": "job", "name": "describe", "subject": subject.row()}
+        if subject.kind == "checkpoint" and ("ort" in self.plan.runtimes or self.plan.per_layer):
+            asked["onnx"] = str(onnx)
+        if self.process is None:
+            self.process = Process(1)
+        try:
+            return {**sizes(Path(subject.path)), **self.process.ask(asked)}
+        except Failed as failed:
+            if not self.process.alive:
+                self.process.close()
+                self.process = None
+            return {**sizes(Path(subject.path)), "failure": str(failed)}
+
+
+def _recognised(subject: Subject, row: Json) -> Subject:
+    """With the architecture that its weights were recognised as, so that it is not done again."""
+    name = row.get("arch")
+    known = name is not None and (name.startswith("torchvision:") or name in registry.names())
+    return replace(subject, arch=name) if known else subject
 
 
 def _participant(subject: Subject, onnx: Subject, runtime: str, plan: Plan) -> Participant:

@@ -42,10 +42,14 @@ class Interval:
 
 
 def median(launches: Sequence[Values], seed: int = 0) -> Interval:
-    """Of the values of all rounds; each item of ``launches`` is the rounds of one, in order."""
-    value = float(np.median(np.concatenate(launches)))
-    low, high = bounds(launches, seed)
-    return Interval(value, min(low, value), max(high, value))
+    """Of the values of all rounds, above 0; each item is the rounds of one launch, in order.
+
+    On the scale of logarithms: a call may take much longer than usual, but never much less.
+    """
+    logs = [np.log(each) for each in launches]
+    low, high = bounds(logs, seed)
+    middle = float(np.median(np.concatenate(logs)))
+    return Interval(math.exp(middle), math.exp(low), math.exp(high))
 
 
 def ratio(above: Sequence[Values], below: Sequence[Values], seed: int = 0) -> Interval:
@@ -53,9 +57,7 @@ def ratio(above: Sequence[Values], below: Sequence[Values], seed: int = 0) -> In
 
     What slows the machine down for a while slows both, and drops out of the ratio of a round.
     """
-    logs = [np.log(one / other) for one, other in zip(above, below, strict=True)]
-    found = median(logs, seed)
-    return Interval(math.exp(found.value), math.exp(found.low), math.exp(found.high))
+    return median([one / other for one, other in zip(above, below, strict=True)], seed)
 
 
 def bounds(launches: Sequence[Values], seed: int = 0) -> tuple[float, float]:

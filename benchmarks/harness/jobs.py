@@ -63,6 +63,7 @@ def _describe_module(subject: Subject, onnx: str | None) -> Json:
         raise LoadError(f"{error}{_several_inputs(error)}") from None
     size = measure(network, layer_macs(network.module, network.example))
     found: Json = {
+        "arch": network.arch,
         "macs": size.macs,
         "nonzero_macs": size.nonzero_macs,
         "parameters": size.parameters,

@@ -45,6 +45,10 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
     def send(self, request: Json) -> None:
         """Ask; raises :class:`Failed` where nobody is there to hear."""
         assert self.process.stdin is not None

@@ -72,7 +72,10 @@ class Cell:
 
 @dataclass
 class Participant:
-    """One network in one runtime: its cells, its process while there is one, its loadings."""
+    """One network in one runtime: its cells, its process while there is one, its loadings.
+
+    ``slow_down`` is a part of its own time that each call takes in addition: for calibration.
+    """
 
     subject: Subject
     runtime: str
@@ -81,6 +84,7 @@ class Participant:
     process: Process | None = None
     opened: list[Json] = field(default_factory=list)
     failure: str | None = None
+    slow_down: float = 0.0
 
     def fail(self, why: str) -> None:
         """For good: what has failed once is not tried again."""
@@ -143,23 +147,40 @@ def _launch(
 ) -> None:
     """Start a process for each participant, measure at each setting, end the processes."""
     with ExitStack() as stack:
-        active = [each for each in outcome.participants if each.failure is None]
+        active = [each for each in outcome.participants if _living(each, settings)]
+        began = time.monotonic()
         threads = max(count for _, count in settings)
         for each in active:
             each.process = stack.enter_context(Process(threads))
             _try(each, {"do": "imports", "names": imports(each.runtime)}, send_only=True)
         for each in active:  # imports are made together, files are loaded one by one
             imported = _receive(each)
-            opened = _try(each, _opening(each, settings[0])) if imported else None
+            opened = _open(each, settings) if imported else None
             if imported and opened:
                 each.opened.append({**imported, **opened})
+        starting = time.monotonic() - began
         for setting in settings:
+            outcome.seconds[setting] += starting / len(settings)
             begin = time.monotonic()
             _rounds([each for each in active if each.failure is None], setting, limits, order)
             outcome.seconds[setting] += time.monotonic() - begin
             advance(f"batch {setting[0]}, {setting[1]} thread{'s' if setting[1] > 1 else ''}")
         for each in active:
             each.process = None
+
+
+def _living(each: Participant, settings: Sequence[Setting]) -> list[Setting]:
+    """The settings at which there is something left to measure."""
+    return [setting for setting in settings if each.cells[setting].failure is None]
+
+
+def _open(each: Participant, settings: Sequence[Setting]) -> Json | None:
+    """Load at the first setting that the network takes: a batch may be fixed in the file."""
+    for setting in _living(each, settings):
+        opened = _try(each, _opening(each, setting), each.cells[setting])
+        if opened or each.failure is not None:
+            return opened
+    return None
 
 
 def _opening(each: Participant, setting: Setting) -> Json:
@@ -182,7 +203,8 @@ def _rounds(
         cell = each.cells[setting]
         if cell.failure is not None:
             continue
-        request = {"do": "prepare", "batch": setting[0], "threads": setting[1]}
+        request: Json = {"do": "prepare", "batch": setting[0], "threads": setting[1]}
+        request["slow_down"] = each.slow_down
         prepared = _try(each, request, cell)
         if prepared:
             cell.prepared.append(prepared)
@@ -213,7 +235,7 @@ def _try(
         each.process.send(request)
         return {} if send_only else each.process.receive()
     except Failed as failed:
-        if cell is not None and each.process.process.poll() is None:
+        if cell is not None and each.process.alive:
             cell.failure = str(failed)
         else:
             each.fail(str(failed))

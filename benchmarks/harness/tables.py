@@ -1,6 +1,7 @@
 """The result of ``compress bench`` for a terminal."""
 
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,8 @@ def show(result: Json, console: Console) -> None:
     for (batch, threads), cells in _settings(result).items():
         title = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
         console.print(titled(title, time_table(cells)))
+        if any("median_ms" in cell for cell in cells):
+            console.print(titled(f"{title}: what else it takes", resource_table(cells)))
     for row in result["subjects"]:
         if "per_layer" in row and "failure" in row["per_layer"]:
             console.print(f"{row['label']}, layers: {row['per_layer']['failure']}", markup=False)
@@ -45,7 +48,7 @@ def size_table(result: Json) -> Table:
 
 
 def time_table(cells: list[Json]) -> Table:
-    columns = ("median ms", "95 %", "p5", "p95", "minimum", "CPU", "faster", "load ms", "peak MB")
+    columns = ("median ms", "95 %", "p5", "p95", "minimum", "faster")
     table = table_of(("file", "runtime"), columns)
     for cell in cells:
         if "median_ms" not in cell:
@@ -57,10 +60,26 @@ def time_table(cells: list[Json]) -> Table:
             cell["runtime"],
             _ms(middle["value"]),
             f"{_ms(middle['low'])}..{_ms(middle['high'])}",
-            *(_ms(cell[key]) for key in ("p5_ms", "p95_ms", "minimum_ms", "cpu_ms")),
+            *(_ms(cell[key]) for key in ("p5_ms", "p95_ms", "minimum_ms")),
             _faster(cell),
-            _ms(sorted(cell["load_ms"])[len(cell["load_ms"]) // 2]) if cell["load_ms"] else "-",
-            _megabytes(cell),
+        )
+    return table
+
+
+def resource_table(cells: list[Json]) -> Table:
+    """CPU time a call, throughput, file to first answer, peak memory less that of the imports."""
+    table = table_of(
+        ("file", "runtime"), ("CPU ms", "images/s", "import ms", "load ms", "peak MB", "own MB")
+    )
+    for cell in (each for each in cells if "median_ms" in each):
+        table.add_row(
+            cell["subject"],
+            cell["runtime"],
+            _ms(cell["cpu_ms"]),
+            f"{cell['images_per_second']:,.0f}",
+            *(_ms(median(cell[key])) for key in ("import_ms", "load_ms")),
+            _megabytes(cell["peak_bytes"]),
+            _megabytes(cell["peak_bytes"], cell["imports_bytes"]),
         )
     return table
 
@@ -189,8 +208,8 @@ def _layer_cell(layer: Json | None, key: str) -> str:
     return f"{layer[key]:.1f}" if key == "macs_per_byte" else f"{layer[key]:,}"
 
 
-def _megabytes(cell: Json) -> str:
-    return "-" if cell["peak_bytes"] is None else f"{cell['peak_bytes'] / 1e6:.0f}"
+def _megabytes(peak: int | None, less: int | None = 0) -> str:
+    return "-" if peak is None or less is None else f"{(peak - less) / 1e6:.0f}"
 
 
 def _number(value: int | None) -> str:

@@ -32,7 +32,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.runtime: Any = None
-        self.settle = 0
+        self.settle, self.slow_down, self.warm = 0, 0.0, 0.0
 
     def imports(self, request: Json) -> Json:
         """Import libraries, timed."""
@@ -75,6 +75,7 @@ class Worker:
             calls, last = calls + size, now
         burst = max(1, min(MAX_BURST, round(1e9 * BURST_SECONDS / max(1.0, last))))
         self.settle = min(SETTLE, burst - 1)
+        self.slow_down, self.warm = request.get("slow_down", 0.0), last
         return {"warmup_calls": calls, "steady": steady, "calls": burst, "ns": last} | {
             "finite": shown
         }
@@ -87,7 +88,7 @@ class Worker:
         gc.disable()
         try:
             switches, begin, cpu = involuntary(), time.perf_counter_ns(), time.process_time_ns()
-            times = [runtime.time() for _ in range(count)]
+            times = [self.time() for _ in range(count)]
             cpu = time.process_time_ns() - cpu
             wall = time.perf_counter_ns() - begin
         finally:
@@ -99,6 +100,16 @@ class Worker:
             "preempted": involuntary() - switches,
             "peak_bytes": peak(),
         }
+
+    def time(self) -> int:
+        """Nanoseconds of one call; longer by what a calibration has asked for."""
+        taken: int = self.runtime.time()
+        if self.slow_down:
+            end = time.perf_counter_ns() + round(self.slow_down * self.warm)
+            while (now := time.perf_counter_ns()) < end:
+                pass
+            taken += round(self.slow_down * self.warm) + now - end
+        return taken
 
     def job(self, request: Json) -> Json:
         """Work that is done once and in a process of its own: see ``jobs``."""
