@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from compressor.cli.artifacts import decompress, inspect, verify
+from compressor.cli.bench import bench
 from compressor.cli.recipes import recipe
 from compressor.cli.report import report
 from compressor.cli.run import run
@@ -76,7 +77,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, sweep, report, inspect, decompress, verify, recipe):
+for command in (run, train, sweep, bench, report, inspect, decompress, verify, recipe):
     cli.add_command(command)
 
 
