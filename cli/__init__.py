@@ -18,6 +18,7 @@ import click
 from compressor.cli.artifacts import decompress, inspect, verify
 from compressor.cli.recipes import recipe
 from compressor.cli.run import run
+from compressor.cli.scan import scan
 from compressor.cli.shared import show_error
 from compressor.cli.train import train
 from compressor.coding import native
@@ -74,7 +75,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, inspect, decompress, verify, recipe):
+for command in (run, scan, train, inspect, decompress, verify, recipe):
     cli.add_command(command)
 
 
