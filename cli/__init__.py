@@ -20,6 +20,7 @@ from compressor.cli.bench import bench
 from compressor.cli.recipes import recipe
 from compressor.cli.report import report
 from compressor.cli.run import run
+from compressor.cli.scan import scan
 from compressor.cli.shared import show_error
 from compressor.cli.sweep import sweep
 from compressor.cli.train import train
@@ -77,7 +78,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, sweep, bench, report, inspect, decompress, verify, recipe):
+for command in (run, train, scan, sweep, bench, report, inspect, decompress, verify, recipe):
     cli.add_command(command)
 
 
