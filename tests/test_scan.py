@@ -18,8 +18,8 @@ from compressor.models import registry
 from compressor.network import Context, Network
 from compressor.recipe import Recipe
 from compressor.scan import scan
-from compressor.scan.allocation import allocate, layer_model, price_of
-from compressor.scan.proposal import prune_settings
+from compressor.scan.allocation import Setting, allocate, layer_model, price_of
+from compressor.scan.proposal import with_settings
 from compressor.scan.replay import Replay
 from compressor.scan.variants import Channels
 from compressor.tracing import traced
@@ -150,14 +150,15 @@ def test_several_threads_find_what_one_finds(lenet: Path, digits: Data) -> None:
     assert points() == pytest.approx(one, rel=1e-6)
 
 
-def test_prune_settings_leave_the_zeros_asked_for(lenet: Path) -> None:
+def test_proposed_settings_leave_the_zeros_asked_for(lenet: Path) -> None:
     from compressor.pruning import prune
 
     network = loading.load(lenet)
     wanted = {"conv1": 0.31, "fc1": 0.97}
-    settings = prune_settings(network, wanted)
-    assert settings is not None
-    prune(network, settings, Context())
+    settings = with_settings(Recipe(), {name: Setting(s, None) for name, s in wanted.items()})
+    assert settings.prune is not None
+    assert settings.share is None
+    prune(network, settings.prune, Context())
     for name, layer in compressible_layers(network.module).items():
         zeros = int((layer.weight == 0).sum())
         assert zeros == round(wanted.get(name, 0.0) * layer.weight.numel())

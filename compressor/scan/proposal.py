@@ -5,11 +5,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from compressor.channels import remove_channels
 from compressor.errors import StageError
-from compressor.layers import bake, compressible_layers
+from compressor.layers import bake
 from compressor.network import Context, Network, Row
 from compressor.pruning import prune
 from compressor.quantization import share
@@ -33,23 +31,12 @@ class Proposal:
     tried: list[Row]
 
 
-def prune_settings(network: Network, chosen: Mapping[str, float]) -> Prune | None:
-    """The pruning that leaves round(s n) zeros in each layer that ``chosen`` gives a sparsity s."""
-    layers, rules = compressible_layers(network.module), dict[str, float]()
-    for name, sparsity in chosen.items():
-        ordered = np.sort(np.abs(layers[name].weight.cpu().numpy()), axis=None).astype(np.float64)
-        zeros = round(sparsity * len(ordered))
-        if 0 < zeros < len(ordered):
-            threshold = (ordered[zeros - 1] + ordered[zeros]) / 2
-            rules[name] = float(threshold / np.std(layers[name].weight.cpu().double().numpy()))
-    return Prune(sensitivity=rules) if rules else None
-
-
-def with_settings(recipe: Recipe, network: Network, chosen: Mapping[str, Setting]) -> Recipe:
+def with_settings(recipe: Recipe, chosen: Mapping[str, Setting]) -> Recipe:
     """``recipe`` with these layers' settings; how it retrains stays as it was."""
-    pruned = prune_settings(network, {n: s.sparsity for n, s in chosen.items() if s.sparsity > 0})
-    if pruned is not None and recipe.prune is not None:
-        pruned = replace(recipe.prune, sensitivity=pruned.sensitivity)
+    sparsity = {name: s.sparsity for name, s in chosen.items() if s.sparsity > 0}
+    pruned = None
+    if sparsity:
+        pruned = replace(recipe.prune or Prune(), sensitivity=None, sparsity=sparsity)
     bits = {name: s.bits for name, s in chosen.items() if s.bits is not None}
     shared = replace(recipe.share or Share(), bits=bits) if bits else None
     return replace(recipe, prune=pruned, share=shared)
@@ -92,7 +79,7 @@ def propose(
 
     def attempt(price: float) -> tuple[Recipe, Answers] | None:
         chosen, _ = allocate(models, price)
-        recipe = with_settings(Recipe(), network, chosen)
+        recipe = with_settings(Recipe(), chosen)
         if recipe.prune is None and recipe.share is None:
             return None
         try:

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from compressor.channels.allocation import Bounds, multiple, uniform
+from compressor.channels.allocation import uniform, worth
 from compressor.channels.dependencies import Dependencies, Group
-from compressor.channels.importance import Scores, importance
+from compressor.channels.importance import importance
+from compressor.channels.limits import Limits
 from compressor.channels.proof import Removal, zero
 from compressor.layers import Layer
 from compressor.network import Network
@@ -93,7 +94,8 @@ class Channels:
 
     def __init__(self, network: Network, dependencies: Dependencies) -> None:
         self.dependencies = dependencies
-        self.scores: Scores = importance(dependencies, network.module, "l2")
+        scores = importance(dependencies, network.module, "l2")
+        self.worths = worth(dependencies.groups, scores, raw=False)
         self.tensors: dict[str, Tensor] = {
             name: value.detach()
             for name, value in (
@@ -114,9 +116,10 @@ class Channels:
         groups = self.units[unit]
         layers = tuple(dict.fromkeys(layer for group in groups for layer in group.layers))
         total, before = sum(len(group.classes) for group in groups), -1
+        limits = Limits([group.classes for group in groups], keep=1, multiple=1)
         for ratio in RATIOS:
-            bounds = Bounds(1, multiple(1))
-            removed = uniform(groups, self.scores, [ratio] * len(groups), bounds)
+            wanted = uniform(groups, self.worths, [ratio] * len(groups))
+            removed = limits.met(wanted, self.worths)
             if len(removed) in (0, before):
                 continue
             before = len(removed)
