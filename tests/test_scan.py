@@ -97,7 +97,7 @@ def test_channels_without_their_slices_are_the_masked_network(kind: str) -> None
             gone = torch.cat(
                 [torch.from_numpy(group.classes) for group in channels.units[unit]]
             ).numpy()
-            order = np.argsort(channels.scores[gone], kind="stable")
+            order = np.argsort(channels.worths[gone], kind="stable")
             count = variant.facts["of"] - variant.facts["left"]
             if len(channels.units[unit]) == 1:
                 masked = Masked(
