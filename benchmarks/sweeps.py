@@ -34,40 +34,40 @@ epochs = 1
 [share.finetune]
 epochs = 0
 """
-SWEEP = (
-    "sweep recipe.toml --model net.pt --set prune.sensitivity=0.5,1.0,1.5 --set share.bits=4,5 -q"
-)
+BEGIN = "sweep recipe.toml --model net.pt -q"
+GRID = "--set prune.sensitivity=0.5,1.0,1.5 --set share.bits=4,5"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("-o", "--output", default="sweeps", help="name of the result file")
     options = parser.parse_args()
+    sweep = f"{BEGIN} {GRID}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "recipe.toml").write_text(RECIPE)
         compress(TRAIN.split(), folder)
         begin = time.perf_counter()
-        compress([*SWEEP.split(), "-o", "local"], folder)
+        compress([*sweep.split(), "-o", "local"], folder)
         undisturbed = time.perf_counter() - begin
         with cluster(folder) as (address, workers):
-            found = disturbed(folder, address, workers)
+            found = disturbed(sweep, folder, address, workers)
         expected, got = artifacts(folder / "local"), artifacts(folder / "dask")
         if got != expected:
             sys.exit("the disturbed sweep ended with other points or other bytes")
     save(
         options.output,
         {**found, "points": len(got), "same_bytes": len(got), "local_seconds": undisturbed},
-        [f"compress {TRAIN}", f"compress {SWEEP}", f"compress {SWEEP} --scheduler 127.0.0.1:PORT"],
+        [f"compress {TRAIN}", f"compress {sweep}", f"compress {sweep} --scheduler 127.0.0.1:PORT"],
     )
 
 
 def disturbed(
-    folder: Path, address: str, workers: list["subprocess.Popen[bytes]"]
+    sweep: str, folder: Path, address: str, workers: list["subprocess.Popen[bytes]"]
 ) -> dict[str, Any]:
-    """The sweep on the cluster; the first worker is killed once a third of the points is done."""
+    """The sweep on the cluster; the first worker is killed once two points are done."""
     begin = time.perf_counter()
-    words = [*SWEEP.split(), "-o", "dask", "--scheduler", address]
+    words = [*sweep.split(), "-o", "dask", "--scheduler", address]
     process = subprocess.Popen([sys.executable, "-m", "compressor", *words], cwd=folder)
     while (done := states(folder / "dask").count("finished")) < 2:
         if process.poll() is not None:
