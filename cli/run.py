@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from compressor.cli.shared import FILE, by_flag, data_options, flag, input_shape, listening
+from compressor.cli.shared import (
+    FILE,
+    by_flag,
+    data_options,
+    flag,
+    input_shape,
+    listening,
+    loading_options,
+)
 from compressor.errors import OutputError, TargetMissed, UsageError
 from compressor.recipe import Recipe
 from compressor.settings import DISTILL, RATE, Calibrate
@@ -100,9 +108,9 @@ SETTINGS = {
 @click.option(
     "--quantize",
     metavar="BITS",
-    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns. auto "
-    "finds a grid for every layer from what an error there does to the outputs, and needs no "
-    "retraining.",
+    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns. "
+    "ternary trains weights of three values. auto finds a grid for every layer from what an error "
+    "there does to the outputs, and needs no retraining.",
 )
 @click.option(
     "--max-drop",
@@ -140,13 +148,7 @@ SETTINGS = {
     f"the labels [{DISTILL} if not given].",
 )
 @data_options
-@click.option(
-    "--arch",
-    metavar="NAME",
-    help="The network's class: a name of this tool's, torchvision:NAME or FILE.py:FUNCTION; "
-    "without it, recognised from the weights.",
-)
-@click.option("--input-shape", "shape", metavar="1,C,H,W", help="One input, batch first.")
+@loading_options
 @click.option(
     "--recipe", "recipe_file", metavar="FILE", help="A recipe file, or a shipped one's name."
 )
@@ -168,14 +170,10 @@ SETTINGS = {
 @click.option(
     "--ort", is_flag=True, help="Also write ONNX Runtime's own format, for mobile and web builds."
 )
-@click.option("--seed", type=int, help="Seed of everything random.")
-@click.option("--threads", type=int, help="CPU threads [default: all cores].")
-@click.option("--device", help="cpu, cuda or cuda:N.")
 @click.option("-o", "--output", type=FILE, metavar="FOLDER", help="[default: NAME-compressed]")
 @click.option("--force", is_flag=True, help="Overwrite the output folder's files.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run from its last stage.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
-@click.option("--trust-pickle", is_flag=True, help="Load a pickled module: this can run any code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
 @click.option("-v", "--verbose", is_flag=True, help="List every layer.")

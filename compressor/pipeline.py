@@ -12,7 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from compressor import __version__, artifact, loading, preflight
 from compressor.channels import Kept, order_channels, remove_channels, remove_dead
@@ -25,22 +27,26 @@ from compressor.progress import Progress
 from compressor.pruning import prune
 from compressor.quantization import calibrate, share
 from compressor.recipe import Recipe
-from compressor.reporting.environment import environment
-from compressor.reporting.latency import latency, missed
+from compressor.reporting.accuracy import change, right
+from compressor.reporting.histograms import distributions
+from compressor.reporting.inspection import breakdown, contents, parts_by_layer
+from compressor.reporting.latency import latency
 from compressor.reporting.measure import layer_macs, measure
-from compressor.reporting.rows import describe, layer_row
+from compressor.reporting.record import record
+from compressor.reporting.render import rendered
+from compressor.reporting.rows import layer_row
 from compressor.storage import load_decoded, plain_state, stored_tensors
 from compressor.training.data import Data, normalise
-from compressor.training.fit import evaluate
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
-SCHEMA = 1
 _SMALL = 5_000_000
 """Parameters below which the smallest file is worth a slower decoder."""
 
 # What the outputs are called until they are published, whatever the network is called.
 DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
+RIGHT = "dense.right"
+"""Which test images the dense network classifies rightly, a byte each."""
 
 
 class Run:
@@ -64,6 +70,8 @@ class Run:
         self.context = Context(data, torch.device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
+        # Which test images the network classified rightly when it was last evaluated: bool (N,).
+        self.right: NDArray[np.bool_] | None = None
         self.macs = layer_macs(network.module, network.example)
         layers = compressible_layers(network.module)
         self.dense = {name: layer.weight.numel() for name, layer in layers.items()}
@@ -105,12 +113,15 @@ class Run:
                 self._step("order", self._order, self._take_up_order)
             self._step("encode", self._encode, self._decode)
             self._step("export", self._export, lambda: None)
-            report = self._report()
+            report = {"fingerprint": self.workspace.fingerprint, **self._report()}
             self.workspace.write(RECIPE, self.recipe.to_toml().encode())
+            pages = rendered(report)
+            for name, content in pages.items():
+                self.workspace.write(name, content)
             outputs = {DCZ: self._name("dcz"), ONNX: self._name("onnx"), RECIPE: RECIPE}
             outputs |= {_kept(end): self._name(end) for end in self._optional().values()}
-            self.workspace.publish(outputs, report)
-        return {"fingerprint": self.workspace.fingerprint, **report}
+            self.workspace.publish(outputs | {name: name for name in pages}, report)
+        return report
 
     def _step(self, name: str, work: Callable[[], Json], resume: Callable[[], None]) -> None:
         finished = self.workspace.finished(name)
@@ -206,12 +217,15 @@ class Run:
     def _dense(self) -> Json:
         dense = onnx.build(self._trace(), plain_state(self.network.module), {})
         self.workspace.write("dense.onnx", dense)
-        size = measure(self.network, self.macs)
+        size, accuracy = measure(self.network, self.macs), self._accuracy()
+        if self.right is not None:
+            self.workspace.write(RIGHT, self.right.tobytes())
         return {
             "bytes": len(dense),
             "bits_per_weight": 32.0,
             **size.row(),
-            "accuracy": self._accuracy(),
+            "accuracy": accuracy,
+            "distributions": distributions(self.network.module),
         }
 
     def _trace(self) -> bytes:
@@ -252,7 +266,14 @@ class Run:
             )
         self.workspace.write(DCZ, blob)
         self._decode()
-        return self._measured(blob, [])
+        held = contents(artifact.decode(blob))
+        before = self.reports["dense"]["distributions"]
+        return {
+            **self._measured(blob, parts_by_layer(held)),
+            "change": self._change(),
+            "breakdown": breakdown(held),
+            "distributions": distributions(self.network.module, before),
+        }
 
     def _decode(self) -> None:
         """From here on the network is what the artifact decodes to, and nothing else."""
@@ -285,35 +306,25 @@ class Run:
         }
 
     def _report(self) -> Json:
-        network, data = self.network, self.context.data
         models = {
             "dense": self.workspace.read("dense.onnx"),
             "compressed": self.workspace.read(ONNX),
             **{name: self.workspace.read(_kept(end)) for name, end in self._optional().items()},
         }
-        times = latency(models, tuple(network.example.shape), progress=self.context.progress)
-        not_measured = [] if data else ["accuracy: no data set was given (--data)"]
-        return {
-            "schema": SCHEMA,
-            "tool": f"compressor {__version__}",
-            "network": {
-                "name": network.name,
-                "arch": network.arch,
-                "input_shape": list(network.example.shape),
-                "fp32_bytes": self.fp32_bytes,
-            },
-            "data": describe(data),
-            "stages": self.reports,
-            "files": {
+        shape = tuple(self.network.example.shape)
+        return record(
+            self.network,
+            self.recipe,
+            self.context.data,
+            fp32_bytes=self.fp32_bytes,
+            stages=self.reports,
+            files={
                 "artifact": self._name("dcz"),
                 "onnx": self._name("onnx"),
                 **{name: self._name(end) for name, end in self._optional().items()},
             },
-            "latency": times,
-            "missed": missed(times, self.recipe.channels),
-            "environment": environment(),
-            "not_measured": not_measured,
-        }
+            times=latency(models, shape, progress=self.context.progress),
+        )
 
     def _measured(self, blob: bytes, layers: list[Json]) -> Json:
         """What a stage reports: the bytes of its artifact, counts, accuracy, and layers' rows."""
@@ -340,7 +351,16 @@ class Run:
 
     def _accuracy(self) -> float | None:
         data = self.context.data
-        return None if data is None else evaluate(self.network.module, data, data.test)
+        if data is None:
+            return None
+        self.right = right(self.network.module, data, data.test)
+        return float(self.right.mean())
+
+    def _change(self) -> Json | None:
+        """From the dense network to the one evaluated last, on the same images."""
+        if self.right is None:
+            return None
+        return change(np.frombuffer(self.workspace.read(RIGHT), bool), self.right)
 
     def _real_inputs(self, count: int) -> tuple[torch.Tensor, str]:
         data = self.context.data

@@ -95,6 +95,6 @@ def _plan(network: Network, recipe: Recipe) -> list[Row]:
         if name in widths:
             row["channels"] = list(widths[name])
         if name in bits:
-            row["bits"] = int(bits[name])
+            row["bits"] = bits[name]
         rows.append(row)
     return rows

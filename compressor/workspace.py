@@ -25,10 +25,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from compressor.errors import OutputError
-from compressor.files import explained, write_atomically
+from compressor.files import REPORT, explained, write_atomically
 
 Json = dict[str, Any]
-REPORT = "report.json"
 
 
 class Workspace:

@@ -27,6 +27,7 @@ from compressor.network import Context, Network
 from compressor.recipe import Recipe
 from compressor.reporting.measure import layer_macs
 from compressor.settings import Channels, Criterion, Prune, Share, Training
+from tests.conftest import timed
 from tests.test_cli import Compress  # noqa: F401  (the fixture's type)
 
 
@@ -435,9 +436,7 @@ def test_a_network_that_is_not_faster_ends_with_three(
     compress: Any, shelf: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(*_: Any, **__: Any) -> Any:
-        row = {"median": 1.0, "p5": 1.0, "p95": 1.0, "minimum": 1.0}
-        ms = {"dense": row, "compressed": {**row, "median": 1.2}}
-        return {"runtime": "r", "batch": 1, "threads": 1, "calls": 1, "ms": ms}
+        return timed(dense=1.0, compressed=1.2)
 
     monkeypatch.setattr("compressor.pipeline.latency", slow)
     done = compress(shelf / "net.pt", "--channels", "0.5", "--round", "4", "-o", "out", "-q")

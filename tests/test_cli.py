@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from compressor import artifact
+from compressor.files import PAGES
 from compressor.per_layer import PerLayer
 from compressor.recipe import CHIEF, Recipe, shipped_recipes
 from compressor.settings import Calibrate, Channels, DataSpec, Prune, Share
@@ -296,6 +297,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "every": ("5", 5),
     "hysteresis": ("0.25", 0.25),
     "freeze": ("0.125", 0.125),
+    "prune.rate": ("0.125", 0.125),
     "epochs": ("3", 3),
     "lr": ("0.125", 0.125),
     "optimizer": ("adam", "adam"),
@@ -314,7 +316,10 @@ OTHER: dict[str, tuple[str, object]] = {
     "noise": ("0.125", 0.125),
     "max_drop": ("0.5", 0.5),
     "images": ("64", 64),
+    "centroids": ("5,fc=3", PerLayer((("*", 5), ("fc", 3)))),
     "width": ("fp32", "fp32"),
+    "biases": ("6", 6),
+    "order": ("true", True),
     "profile": ("flat", "flat"),
     "graph": ("false", False),
     "opset": ("19", 19),
@@ -343,11 +348,11 @@ def test_set_reaches_every_setting(name: str) -> None:
     goals = ("channels.target_macs", "prune.sparsity", "prune.scope")
     other = name.startswith("calibrate.") or name in goals
     full = CALIBRATED if other else FULL
-    text, value = OTHER[name.rpartition(".")[2]]
+    text, value = OTHER.get(name) or OTHER[name.rpartition(".")[2]]
     pair = ("data.mean", "data.std")  # these two go together
     changed = full.with_settings(dict.fromkeys(pair if name in pair else (name,), text))
     assert attrgetter(name)(changed) == value
-    if name != "share.finetune.optimizer":  # adam already
+    if not (name.startswith("share.") and name.endswith(".optimizer")):  # adam already
         assert attrgetter(name)(full) != value
 
 
@@ -479,7 +484,7 @@ def test_interrupted_at_every_stage_a_run_resumes_to_the_same_bytes(
     for stage in STAGES[:-1]:
         assert f"{stage}: finished earlier" in done.err
     assert outputs(here / "out") == outputs(finished)
-    assert names(here / "out") == sorted([*OUTPUTS, "report.json"])
+    assert names(here / "out") == sorted([*OUTPUTS, "report.json", *PAGES])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

@@ -6,7 +6,8 @@ Twelve rows: 50, 75 and 90 % of each layer's weights, pruned at once or in as ma
 are epochs of retraining, 3 or 5. CHECKPOINT is ``resnet20-12fca82f.th``. Each row is one run of
 the tool; beside it, ``torch.nn.utils.prune`` prunes the same checkpoint on the same schedule,
 retrained by the same loop without distillation, which it does not have. ``masks_equal`` tells
-whether the first round's masks are the same. Writes ``results/one_shot_iterative.json`` and ``.svg``.
+whether the first round's masks are the same. Writes ``results/one_shot_iterative.json`` and
+``results/one_shot_iterative.svg``.
 """
 
 import argparse
@@ -105,7 +106,8 @@ def theirs(options: argparse.Namespace, sparsity: float, epochs: int, rounds: in
     equal = True
     for step in range(rounds):
         for name, layer in layers.items():
-            rival.l1_unstructured(layer.module, "weight", 1 - (1 - sparsity) ** (1 / rounds))
+            part = 1 - (1 - sparsity) ** (1 / rounds)
+            rival.l1_unstructured(layer.module, "weight", part)  # type: ignore[no-untyped-call]
             if step == 0:
                 found = layer.module.get_buffer("weight_mask").bool().numpy()
                 equal = equal and np.array_equal(found, wanted[name])

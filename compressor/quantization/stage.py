@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from compressor.errors import StageError
 from compressor.layers import Layer, compressible_layers, retrain_shared, settle_shared, share_layer
 from compressor.network import Context, Network, Row, StageReport
+from compressor.quantization import ternary
 from compressor.quantization.clustering import cluster
 from compressor.quantization.inputs import drawn
 from compressor.quantization.rate_aware import quantize
 from compressor.quantization.sensitivity import Sensitivity, measure
-from compressor.settings import Init, Share
+from compressor.settings import TERNARY, Init, Share
 from compressor.training.fit import fit
 
 _IMAGES = 500
@@ -25,9 +26,10 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
 
     Where the layer's rate is over 0, `compressor.quantization.rate_aware` takes the place of
     k-means, with what errors cost the outputs where there are data to tell. Weights that are zero
-    stay out of the codebook and stay zero. Where ``settings.train`` has epochs, weights then train
-    on behind their shared values. Fine-tuning moves centroids (by gradients summed per cluster;
-    Deep Compression, section 3.3), biases and norms; assignments stay.
+    stay out of the codebook and stay zero. Ternary layers learn their assignments too
+    (`compressor.quantization.ternary`). Where ``settings.train`` has epochs, weights then train on
+    behind their shared values. Fine-tuning moves centroids (by gradients summed per cluster; Deep
+    Compression, section 3.3), biases and norms; other layers' assignments stay.
 
     Raises :class:`StageError` for a layer without a non-zero weight, or with none worth its bits.
     """
@@ -44,6 +46,11 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
     rows: list[Row] = []
     with context.progress.task("cluster", len(wanted)) as advance:
         for name, bits in wanted.items():
+            if bits == TERNARY:
+                ternary.begin(layers[name], settings.threshold)
+                rows.append({"layer": name, "bits": bits})
+                advance(name)
+                continue
             rate, cost = rates.get(name, 0.0), costs.get(name)
             importance = None if cost is None else cost.of_weights(layers[name]).float().numpy()
             k = int(sizes.get(name, 0)) or 1 << int(bits)
@@ -51,8 +58,13 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
             row = {"layer": name, "bits": int(bits), "rate": rate}
             rows.append(row | _share(layers[name], clusters))
             advance(name)
+    if settings.has_ternary and context.data is None:
+        context.progress.note("without data ternary weights are not trained: accuracy will suffer")
     history = _trained(network, settings, context) if settings.train.epochs else []
     epochs = fit(network.module, settings.finetune, context, "fine-tune centroids")
+    trained = ternary.finish(layers)
+    for row in rows:
+        row.setdefault("centroids", trained.get(row["layer"]))
     return StageReport(rows, history + [epoch.row() for epoch in epochs])
 
 
