@@ -66,8 +66,9 @@ def whole(path: tuple[str, ...]) -> Recipe:
     """The full recipe that has the section of ``path``."""
     if path == ("channels", "target_latency"):
         return TIMED
-    goals = (("channels", "target_macs"), ("prune", "sparsity"), ("prune", "scope"))
-    other = path[:1] == ("calibrate",) or path in goals
+    goals = (("channels", "target_macs"), ("prune", "sparsity"))
+    by_sparsity = (("prune", "scope"), ("prune", "criterion"))
+    other = path[:1] == ("calibrate",) or path in goals + by_sparsity
     return CALIBRATED if other else FULL
 
 
@@ -222,6 +223,7 @@ CHANGED: dict[Dotted, object] = {
     ("prune", "hysteresis"): 0.25,
     ("prune", "freeze"): 0.125,
     ("prune", "rounds"): 2,
+    ("prune", "criterion"): "obs",
     ("share", "bits"): 4,
     ("share", "init"): "density",
     ("share", "rate"): 0.01,
