@@ -69,7 +69,9 @@ SETTINGS = {
 @click.option(
     "--criterion",
     metavar="NAME",
-    help="What a channel is worth: l2, l1, gamma, next, taylor, obs or random [default: l2].",
+    help="What a channel is worth: l2, l1, gamma, next, taylor, obs or random [default: l2]; "
+    "without channels to remove, what a weight is under --sparsity: magnitude or obs, which also "
+    "fits what is left to the dense network, so that --epochs 0 will do.",
 )
 @click.option(
     "--round",
@@ -228,6 +230,8 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         recipe = replace(recipe, calibrate=None)
     if options["weights_only"]:
         changes["encode.graph"] = False
+    if "channels.criterion" in changes and _prunes_alone(recipe, changes):
+        changes["prune.criterion"] = changes.pop("channels.criterion")
     if options["everywhere"]:
         changes |= _everywhere(recipe, changes)
     if options["freeze_residual"]:
@@ -254,6 +258,14 @@ def _recipe(options: dict[str, Any]) -> Recipe:
             "--quantize (5bit or auto) or --recipe FILE"
         )
     return recipe
+
+
+def _prunes_alone(recipe: Recipe, changes: dict[str, Any]) -> bool:
+    """Whether weights are pruned and no channels are, so that ``--criterion`` is the weights'."""
+    goals = ("channels.ratio", "channels.target_macs", "channels.target_latency")
+    if recipe.channels is not None or any(goal in changes for goal in goals):
+        return False
+    return recipe.prune is not None or any(key.startswith("prune.") for key in changes)
 
 
 def _everywhere(recipe: Recipe, changes: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,8 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
         raise UsageError(f"channels.criterion {criterion} needs data: give --data (--criterion)")
     if recipe.prune is not None and recipe.prune.schedule == "movement" and data is None:
         raise UsageError("prune.schedule movement needs data: give --data (--schedule)")
+    if recipe.prune is not None and recipe.prune.criterion == "obs" and data is None:
+        raise UsageError("prune.criterion obs needs data: give --data (--criterion)")
     _check_layers(network)
     if any(training.slimming for training in recipe.trainings.values()):
         scales(network.module)
@@ -81,7 +83,9 @@ def _plan(network: Network, recipe: Recipe) -> list[Row]:
     layers = compressible_layers(network.module)
     kinds = {name: layer.kind for name, layer in layers.items()}
     goal = goal_of(layers, recipe.prune) if recipe.prune else None
-    masks = magnitude_masks(goal, layers) if goal else {}
+    # How the costs that "obs" finds share a sparsity out is not known beforehand.
+    unknown = recipe.prune is not None and recipe.prune.criterion == "obs"
+    masks = magnitude_masks(goal, layers) if goal and not unknown else {}
     bits = recipe.share.rules.resolve(kinds) if recipe.share else {}
     if recipe.share is not None:
         recipe.share.sizes.resolve(kinds)

@@ -180,11 +180,15 @@ def from_table(kind: type, table: Mapping[str, Any], where: str = "", section: s
         raise UsageError(f"{where}{section} must be a section with settings of its own")
     hints = typing.get_type_hints(kind)
     known = [item.name for item in fields(kind)]
+    defaults = {item.name: item.default for item in fields(kind)}
     values = {}
     for key, value in table.items():
         if key not in known:
             inside = f"{where}{section}: " if section else where
             raise UsageError(f"{inside}unknown setting {key!r}; it may hold {', '.join(known)}")
+        default = defaults[key]
+        if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
+            value = {**to_table(default), **value}  # what it leaves out is as the section has it
         values[key] = _convert(hints[key], value, where, f"{section}.{key}" if section else key)
     missing = [f.name for f in fields(kind) if f.name not in values and _required(f)]
     if missing:

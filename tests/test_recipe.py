@@ -66,8 +66,9 @@ def whole(path: tuple[str, ...]) -> Recipe:
     """The full recipe that has the section of ``path``."""
     if path == ("channels", "target_latency"):
         return TIMED
-    goals = (("channels", "target_macs"), ("prune", "sparsity"), ("prune", "scope"))
-    other = path[:1] == ("calibrate",) or path in goals
+    goals = (("channels", "target_macs"), ("prune", "sparsity"))
+    by_sparsity = (("prune", "scope"), ("prune", "criterion"))
+    other = path[:1] == ("calibrate",) or path in goals + by_sparsity
     return CALIBRATED if other else FULL
 
 
@@ -223,6 +224,7 @@ CHANGED: dict[Dotted, object] = {
     ("prune", "freeze"): 0.125,
     ("prune", "rate"): 0.25,
     ("prune", "rounds"): 2,
+    ("prune", "criterion"): "obs",
     ("share", "bits"): 4,
     ("share", "init"): "density",
     ("share", "rate"): 0.01,
@@ -612,3 +614,13 @@ def test_all_forms_of_rules_mean_the_same() -> None:
     for source in ("0.5,fc=1.5", {"*": 0.5, "fc": 1.5}, {"*": "0.5", "fc": "1.5"}, wanted):
         assert PerLayer.parse(source, parse_sensitivity) == wanted
     assert PerLayer.parse(wanted.table(), parse_sensitivity) == wanted
+
+
+def test_a_part_of_a_training_leaves_the_rest_as_its_stage_has_it() -> None:
+    """Fine-tuning has an optimizer and a rate of its own, which --finetune-epochs must not undo."""
+    changed = Recipe().with_settings({"share.bits": 5, "share.finetune.epochs": 1}).share
+    assert changed is not None
+    assert changed.finetune == dataclasses.replace(Share().finetune, epochs=1)
+    read = Recipe.from_toml("[share.finetune]\nepochs = 1\n").share
+    assert read is not None
+    assert read.finetune == changed.finetune

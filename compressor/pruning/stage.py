@@ -6,10 +6,13 @@ from compressor.errors import StageError
 from compressor.layers import compressible_layers, mask_layer
 from compressor.network import Context, Network, Row, StageReport
 from compressor.pruning.allocation import Masks
+from compressor.pruning.curvature import scores
 from compressor.pruning.goals import Goal, goal_of, magnitude_masks
 from compressor.pruning.ramps import Ramp
+from compressor.pruning.refit import refit
 from compressor.settings import Prune
 from compressor.training.fit import fit
+from compressor.training.losses import frozen
 
 
 def prune(network: Network, settings: Prune, context: Context) -> StageReport:
@@ -30,16 +33,36 @@ def prune(network: Network, settings: Prune, context: Context) -> StageReport:
 
 def _in_rounds(network: Network, goal: Goal, settings: Prune, context: Context) -> list[Row]:
     layers = compressible_layers(network.module)
+    by_outputs = settings.criterion == "obs"
+    dense = frozen(network.module) if by_outputs else None
     history: list[Row] = []
     for step in range(1, settings.rounds + 1):
-        masks = magnitude_masks(goal.in_round(step, settings.rounds), layers, settings.rate)
+        aim = goal.in_round(step, settings.rounds)
+        if by_outputs:
+            masks = _by_outputs(network, aim, context)
+        else:
+            masks = magnitude_masks(aim, layers, settings.rate)
         for name, mask in masks.items():
             mask_layer(layers[name], torch.from_numpy(mask).to(layers[name].weight.device))
+        if dense is not None:
+            refit(network.module, dense, masks, context)
         title = "retrain" if settings.rounds == 1 else f"retrain {step}/{settings.rounds}"
         epochs = fit(network.module, settings.retrain, context, title)
         sparsity = _sparsity(masks)
         history += [{"round": step, **epoch.row(), "sparsity": sparsity} for epoch in epochs]
     return history
+
+
+def _by_outputs(network: Network, goal: Goal, context: Context) -> Masks:
+    """The masks of ``goal`` by what removals cost the outputs. What is zero already goes first."""
+    layers = {
+        name: layer
+        for name, layer in compressible_layers(network.module).items()
+        if name in goal.values
+    }
+    costs = scores(network.module, layers, context)
+    masks = goal.masks({name: cost.numpy() for name, cost in costs.items()})
+    return {n: mask & (layers[n].weight.cpu().numpy() != 0) for n, mask in masks.items()}
 
 
 def _while_training(network: Network, goal: Goal, settings: Prune, context: Context) -> list[Row]:

@@ -11,8 +11,11 @@ from compressor.settings.training import Training
 Allocation = typing.Literal["layer", "global", "erk", "lamp"]
 Schedule = typing.Literal["rounds", "gradual", "splicing", "movement"]
 
+Worth = typing.Literal["magnitude", "obs"]
+
 ALLOCATIONS = ("layer", "global", "erk", "lamp")
 SCHEDULES = ("rounds", "gradual", "splicing", "movement")
+WORTHS = ("magnitude", "obs")
 SENSITIVITY = 0.25
 
 
@@ -42,6 +45,10 @@ class Prune:
     "global" of all together, "erk" by the layers' shapes and "lamp" by layer-adaptive scores
     (``pruning/allocation.py``); all but the first take one sparsity.
 
+    What goes: the smallest, or where ``criterion`` is "obs" what the outputs lose least by, on some
+    training images without their labels (``pruning/second_order.py``); then what is left is fitted
+    to what the dense network computes (``pruning/refit.py``), so that retraining may be left out.
+
     When: ``schedule`` "rounds" prunes in ``rounds`` steps, each followed by ``retrain``, as the
     paper does (Han et al. 2015, section 3.3). The others prune within one ``retrain``, every
     ``every`` steps (``pruning/ramps.py``): over its first part, ``ramp``, the goal rises along a
@@ -56,6 +63,7 @@ class Prune:
     sensitivity: Rules | None = None
     sparsity: Rules | None = None
     scope: Allocation = "layer"
+    criterion: Worth = "magnitude"
     schedule: Schedule = "rounds"
     rounds: int = 1
     ramp: float = 0.5
@@ -68,6 +76,7 @@ class Prune:
     def __post_init__(self) -> None:
         choice("prune.scope", self.scope, ALLOCATIONS)
         choice("prune.schedule", self.schedule, SCHEDULES)
+        choice("prune.criterion", self.criterion, WORTHS)
         if self.sparsity is None:
             given = SENSITIVITY if self.sensitivity is None else self.sensitivity
             settle(self, sensitivity=PerLayer.parse(given, parse_sensitivity))
@@ -95,8 +104,17 @@ class Prune:
             raise UsageError(
                 f"prune.scope {self.scope} takes one sparsity for all layers that the rules name"
             )
-        for name, value in (("scope", self.scope), ("schedule", self.schedule)):
-            if value in ("global", "erk", "lamp", "movement") and self.sparsity is None:
+        if self.criterion == "obs" and (self.scope == "lamp" or self.schedule != "rounds"):
+            raise UsageError(
+                f"prune.criterion obs does not go with prune.scope {self.scope} and prune.schedule "
+                f"{self.schedule}: give scope layer, global or erk, and schedule rounds"
+            )
+        for name, value in (
+            ("scope", self.scope),
+            ("schedule", self.schedule),
+            ("criterion", self.criterion),
+        ):
+            if value in ("global", "erk", "lamp", "movement", "obs") and self.sparsity is None:
                 raise UsageError(
                     f"prune.{name} {value} goes by sparsity, not by sensitivity: give "
                     "prune.sparsity (--sparsity 0.9)"
