@@ -297,6 +297,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "every": ("5", 5),
     "hysteresis": ("0.25", 0.25),
     "freeze": ("0.125", 0.125),
+    "prune.rate": ("0.125", 0.125),
     "epochs": ("3", 3),
     "lr": ("0.125", 0.125),
     "optimizer": ("adam", "adam"),
@@ -315,7 +316,10 @@ OTHER: dict[str, tuple[str, object]] = {
     "noise": ("0.125", 0.125),
     "max_drop": ("0.5", 0.5),
     "images": ("64", 64),
+    "centroids": ("5,fc=3", PerLayer((("*", 5), ("fc", 3)))),
     "width": ("fp32", "fp32"),
+    "biases": ("6", 6),
+    "order": ("true", True),
     "profile": ("flat", "flat"),
     "graph": ("false", False),
     "opset": ("19", 19),
@@ -344,11 +348,11 @@ def test_set_reaches_every_setting(name: str) -> None:
     goals = ("channels.target_macs", "prune.sparsity", "prune.scope")
     other = name.startswith("calibrate.") or name in goals
     full = CALIBRATED if other else FULL
-    text, value = OTHER[name.rpartition(".")[2]]
+    text, value = OTHER.get(name) or OTHER[name.rpartition(".")[2]]
     pair = ("data.mean", "data.std")  # these two go together
     changed = full.with_settings(dict.fromkeys(pair if name in pair else (name,), text))
     assert attrgetter(name)(changed) == value
-    if name != "share.finetune.optimizer":  # adam already
+    if not (name.startswith("share.") and name.endswith(".optimizer")):  # adam already
         assert attrgetter(name)(full) != value
 
 

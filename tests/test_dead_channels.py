@@ -21,7 +21,7 @@ from compressor.layers import compressible_layers, mask_layer, mask_of, share_la
 from compressor.network import Network
 from compressor.progress import Progress
 from compressor.recipe import Recipe
-from compressor.settings import Channels, Prune, Share
+from compressor.settings import Channels, Encode, Prune, Share
 
 
 def network(module: nn.Module, *shape: int) -> Network:
@@ -537,6 +537,45 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(
         with pytest.raises(Killed):
             run_of(checkpoint, tmp_path / "out").execute()
     run_of(checkpoint, tmp_path / "out").execute(resume=True)
+    assert written(tmp_path / "out") == written(tmp_path / "whole")
+
+
+ORDERED = dataclasses.replace(RECIPE, encode=Encode(width="fp32", order=True))
+
+
+def test_in_order_the_network_computes_the_same_and_its_file_tells_first_channels(
+    checkpoint: Path, tmp_path: Path, quick_latency: None
+) -> None:
+    given = dataclasses.replace(RECIPE, encode=Encode(width="fp32"))
+    run_of(checkpoint, tmp_path / "given", given).execute()
+    run_of(checkpoint, tmp_path / "ordered", ORDERED).execute()
+    files = [tmp_path / each / "net.dcz" for each in ("given", "ordered")]
+    kept = [Kept.from_json(artifact.read(file).metadata["channels"]) for file in files]
+    for axis, indices in kept[1].layers.items():
+        assert list(indices) == list(range(len(kept[0].layers[axis])))
+    plain, ordered = (compressor.load(file) for file in files)
+    used = (compressible_layers(ordered)["6"].weight != 0).sum(1).tolist()
+    assert used == sorted(used, reverse=True)
+    assert used != (compressible_layers(plain)["6"].weight != 0).sum(1).tolist()
+    x = torch.randn(8, 1, 8, 8)
+    expected = outputs(plain, x)
+    assert (outputs(ordered, x) - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("at", ["_order", "_encode", "_export"])
+def test_an_ordered_run_that_was_killed_resumes_to_the_same_bytes(
+    at: str, checkpoint: Path, tmp_path: Path, quick_latency: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(checkpoint, tmp_path / "whole", ORDERED).execute()
+
+    def stop(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Run, at, stop)
+        with pytest.raises(Killed):
+            run_of(checkpoint, tmp_path / "out", ORDERED).execute()
+    run_of(checkpoint, tmp_path / "out", ORDERED).execute(resume=True)
     assert written(tmp_path / "out") == written(tmp_path / "whole")
 
 

@@ -222,16 +222,20 @@ CHANGED: dict[Dotted, object] = {
     ("prune", "every"): 7,
     ("prune", "hysteresis"): 0.25,
     ("prune", "freeze"): 0.125,
+    ("prune", "rate"): 0.25,
     ("prune", "rounds"): 2,
     ("prune", "criterion"): "obs",
     ("share", "bits"): 4,
     ("share", "init"): "density",
     ("share", "rate"): 0.01,
+    ("share", "centroids"): 5,
     ("share", "threshold"): 0.06,
     ("calibrate", "noise"): 0.5,
     ("calibrate", "max_drop"): 0.25,
     ("calibrate", "images"): 77,
     ("encode", "width"): "fp32",
+    ("encode", "biases"): 6,
+    ("encode", "order"): True,
     ("encode", "profile"): "flat",
     ("encode", "graph"): False,
     ("export", "opset"): 19,
@@ -251,7 +255,12 @@ CHANGED: dict[Dotted, object] = {
     ("device",): "cuda",
 } | {
     (stage, section, key): value
-    for stage, section in (("channels", "retrain"), ("prune", "retrain"), ("share", "finetune"))
+    for stage, section in (
+        ("channels", "retrain"),
+        ("prune", "retrain"),
+        ("share", "train"),
+        ("share", "finetune"),
+    )
     for key, value in {
         "epochs": 3,
         "lr": 0.5,

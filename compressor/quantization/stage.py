@@ -53,7 +53,7 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
                 continue
             rate, cost = rates.get(name, 0.0), costs.get(name)
             importance = None if cost is None else cost.of_weights(layers[name]).float().numpy()
-            k = int(sizes.get(name, 1 << int(bits)))
+            k = int(sizes.get(name, 0)) or 1 << int(bits)
             clusters = _Clusters(k, rate, settings.init, context.seed, importance)
             row = {"layer": name, "bits": int(bits), "rate": rate}
             rows.append(row | _share(layers[name], clusters))

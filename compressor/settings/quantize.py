@@ -44,16 +44,16 @@ def parse_bits(value: object) -> int | str:
 
 
 def parse_centroids(value: object) -> int:
-    """A codebook's size: 1 to 65,536 centroids."""
-    return integer("share.centroids", value, 1, 1 << 16)
+    """A codebook's size: 1 to 65,536 centroids, or 0: as many as the bits say."""
+    return integer("share.centroids", value, 0, 1 << 16)
 
 
 @dataclass(frozen=True)
 class Share:
     """Stage 2 (section 3): k-means on each layer's surviving weights, then centroid fine-tuning.
 
-    ``bits`` b gives 2^b centroids; ``centroids`` sets their number, a power of two or not, for the
-    layers that it names. ``init`` is one of the paper's three starts (section 3.2), or
+    ``bits`` b gives 2^b centroids; ``centroids`` over 0 sets their number instead, a power
+    of two or not. ``init`` is one of the paper's three starts (section 3.2), or
     "optimal", which needs none: the least squared error that there is. ``rate`` over 0 makes it
     entropy-constrained quantization in place of k-means: what a bit of the artifact is worth, as a
     squared error in units of the layer's mean square weight. Weights that are not worth their bits
@@ -70,7 +70,7 @@ class Share:
     finetune: Training = Training(epochs=5, lr=1e-3, optimizer="adam", weight_decay=0.0)
     rate: Rules = 0.0
     threshold: float = 0.05
-    centroids: Rules | None = None
+    centroids: Rules = 0
     train: Training = Training(epochs=0, lr=1e-3, optimizer="adam", weight_decay=0.0)
 
     def __post_init__(self) -> None:
@@ -78,10 +78,9 @@ class Share:
             self,
             bits=self.rules,
             rate=self.rates,
+            centroids=self.sizes,
             threshold=number("share.threshold", self.threshold, 0.0, 0.99),
         )
-        if self.centroids is not None:
-            settle(self, centroids=self.sizes)
         if self.has_ternary and any(rate for _, rate in self.rates.rules):
             raise UsageError(
                 "share.rate has no effect on ternary weights, whose zeros training finds: give "
@@ -101,8 +100,8 @@ class Share:
 
     @property
     def sizes(self) -> PerLayer:
-        """The codebook's size of each layer that has one of its own."""
-        return PerLayer.parse({} if self.centroids is None else self.centroids, parse_centroids)
+        """The codebook's size of each layer, 0 where its bits say it."""
+        return PerLayer.parse(self.centroids, parse_centroids)
 
     @property
     def rates(self) -> PerLayer:
