@@ -64,7 +64,7 @@ class Context:
     """What a stage may use besides its settings: data (or none), device, seed, and an ear.
 
     ``teacher`` is the dense network, frozen, where a training asks to be distilled from it;
-    ``checkpoints`` is where the stage's trainings keep their state after each epoch (None: nowhere).
+    ``checkpoints`` is where the stage's trainings keep their state after each epoch, if anywhere.
     """
 
     data: "Data | None" = None

@@ -39,7 +39,7 @@ Compress = Callable[..., Outcome]
 STAGES = ("dense", "prune", "share", "encode", "export")
 OUTPUTS = ("net.dcz", "net.onnx", "recipe.toml")
 BOTH = ("--prune-sensitivity", "0.5", "--quantize", "fc=4bit,fc3=2bit")
-GO_ON = "error: interrupted: the same command with --resume goes on from the last finished stage"
+GO_ON = "error: interrupted: the same command with --resume goes on from where it stopped"
 SHORT = ("--epochs", 1, "--finetune-epochs", 1, "--threads", 1)
 
 

@@ -1,5 +1,6 @@
 """Fitting and evaluating a classifier on data that lies in memory."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -83,6 +84,7 @@ def fit(
                 if checkpoint:
                     checkpoint.save(session.state())
     align_random(context.device)
+    session.release()
     return session.history
 
 
@@ -129,6 +131,13 @@ class _Session:
                 f"{self.title}: a batch of {smallest} images is too small for "
                 f"{distributed.world()} processes: give each two images or more"
             )
+
+    def release(self) -> None:
+        """Let go of the parameters: a stage may give them another shape, which what averages their
+        gradients, a part of reference cycles, would not know of."""
+        self.runner = self.module
+        if distributed.world() > 1:
+            gc.collect()
 
     def epoch(self, advance: Step) -> None:
         """One pass over the training images, and what it came to."""

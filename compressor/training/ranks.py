@@ -6,6 +6,7 @@ indices, codebooks.
 """
 
 import hashlib
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +28,17 @@ def parallel(module: nn.Module, example: Tensor) -> nn.Module:
     with torch.enable_grad():
         parameters = [p for p in module.parameters() if p.requires_grad]
         found = torch.autograd.grad(module(example).sum(), parameters, allow_unused=True)
-        wrapped = DistributedDataParallel(
-            module,
-            device_ids=[example.device.index] if example.is_cuda else None,
-            # Each rank normalises by its own images; masks need no sending. See average_statistics.
-            broadcast_buffers=False,
-            init_sync=False,  # check_equal has seen to it, and would not see what this hides
-            find_unused_parameters=any(gradient is None for gradient in found),
-        )
+        with warnings.catch_warnings():  # newer versions call broadcast_buffers something else
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped = DistributedDataParallel(
+                module,
+                device_ids=[example.device.index] if example.is_cuda else None,
+                # Each rank normalises by its own images (see average_statistics), and masks need no
+                # sending.
+                broadcast_buffers=False,
+                init_sync=False,  # check_equal has seen to it, and would not see what this hides
+                find_unused_parameters=any(gradient is None for gradient in found),
+            )
         wrapped(example).sum().backward()
     module.zero_grad(set_to_none=True)
     module.train(was_training)
