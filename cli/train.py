@@ -16,8 +16,10 @@ from compressor.settings import FROM_NOTHING, DataSpec, Training
 if TYPE_CHECKING:
     from compressor.training.dense import Trained
 
-TRAINING = ("epochs", "lr", "batch_size", "weight_decay", "optimizer", "augment", "slimming")
-TRAINING += ("precision",)
+TRAINING = (
+    *("epochs", "lr", "batch_size", "weight_decay", "optimizer", "augment", "slimming"),
+    "precision",
+)
 # option -> the setting that it changes
 SETTINGS = {
     **{name: name for name in TRAINING},

@@ -1,6 +1,5 @@
 """Fitting and evaluating a classifier on data that lies in memory."""
 
-import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -84,7 +83,6 @@ def fit(
                 if checkpoint:
                     checkpoint.save(session.state())
     align_random(context.device)
-    session.release()
     return session.history
 
 
@@ -131,13 +129,6 @@ class _Session:
                 f"{self.title}: a batch of {smallest} images is too small for "
                 f"{distributed.world()} processes: give each two images or more"
             )
-
-    def release(self) -> None:
-        """Let go of the parameters: a stage may give them another shape, which what averages their
-        gradients, a part of reference cycles, would not know of."""
-        self.runner = self.module
-        if distributed.world() > 1:
-            gc.collect()
 
     def epoch(self, advance: Step) -> None:
         """One pass over the training images, and what it came to."""
@@ -211,8 +202,9 @@ class _Session:
             state["optimizer"] = self.optimizer.state_dict()
             state["scaler"] = self.scaler.state_dict()
             state["generator"] = self.generator.get_state()
-        if hasattr(self.after_step, "state_dict"):
-            state["after_step"] = self.after_step.state_dict()
+        own = getattr(self.after_step, "state_dict", None)
+        if own is not None:
+            state["after_step"] = own()
         return state
 
     def load(self, state: State) -> None:
@@ -222,8 +214,9 @@ class _Session:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.generator.set_state(state["generator"])
-        if hasattr(self.after_step, "load_state_dict"):
-            self.after_step.load_state_dict(state["after_step"])
+        take = getattr(self.after_step, "load_state_dict", None)
+        if take is not None:
+            take(state["after_step"])
         set_random_state(state["random"], self.device)
 
 

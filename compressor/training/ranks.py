@@ -55,7 +55,7 @@ def average_statistics(module: nn.Module) -> None:
         return
     joined = torch.cat([buffer.double().flatten() for buffer in buffers])
     means = distributed.total(joined) / distributed.world()
-    for buffer, mean in zip(buffers, means.split([b.numel() for b in buffers]), strict=True):
+    for buffer, mean in zip(buffers, torch.split(means, [b.numel() for b in buffers]), strict=True):
         buffer.copy_(mean.view_as(buffer))
 
 
