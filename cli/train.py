@@ -85,24 +85,19 @@ def train(arch: str, data: str | None, output: Path | None, **options: Any) -> N
 
     with distributed.started(options["device"]):
         distributed.by_first(lambda: _check_target(target, options["force"]))
-        try:
-            trained = dense.train(
-                arch,
-                spec,
-                training,
-                root=options["data_root"],
-                seed=options["seed"],
-                threads=options["threads"],
-                device=options["device"],
-                progress=listening(options["quiet"] or not distributed.is_first()),
-                output=target,
-                resume=options["resume"],
-                force=options["force"],
-            )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                "interrupted: the same command with --resume goes on from the last whole epoch"
-            ) from None
+        trained = dense.train(
+            arch,
+            spec,
+            training,
+            root=options["data_root"],
+            seed=options["seed"],
+            threads=options["threads"],
+            device=options["device"],
+            progress=listening(options["quiet"] or not distributed.is_first()),
+            output=target,
+            resume=options["resume"],
+            force=options["force"],
+        )
         if distributed.is_first() and not options["quiet"]:
             _show(trained, arch, target, options["seed"])
 

@@ -323,6 +323,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "seed": ("3", 3),
     "threads": ("3", 3),
     "device": ("cuda:1", "cuda:1"),
+    "precision": ("bf16", "bf16"),
+    "compile": ("true", True),
 }
 
 

@@ -94,6 +94,15 @@ def train(
             if workspace is not None:
                 workspace.leave()
             raise
+        except KeyboardInterrupt:
+            if workspace is None:
+                raise
+            if not workspace.has("train.training-1"):  # there is nothing to go on from
+                workspace.leave()
+                raise
+            raise KeyboardInterrupt(
+                "interrupted: the same command with --resume goes on from the last whole epoch"
+            ) from None
         validation = evaluate(module, data, data.validation)
         test = evaluate(module, data, data.test)
     if output is not None and workspace is not None and distributed.is_first():
