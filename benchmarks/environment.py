@@ -5,6 +5,8 @@ the instruction sets and the number of threads. Imports none of the libraries it
 """
 
 import os
+import shutil
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +55,55 @@ def environment() -> dict[str, Any]:
         "usable_cores": _usable_cores(),
         "threads": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
     }
+
+
+def hardware_state() -> dict[str, Any]:
+    """What may change during a run: load, affinity, governor and clock of the CPU, GPUs' clocks.
+
+    None stands for what the system does not tell. Frequencies in MHz.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    policy = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+    return {
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "affinity": sorted(affinity(0)) if affinity else None,
+        "governor": _text(policy / "scaling_governor"),
+        "cpu_mhz": _clocks(),
+        "gpus": _gpus(),
+    }
+
+
+GPU_FIELDS = (
+    *("name", "driver_version", "memory.total", "power.limit", "temperature.gpu"),
+    *("clocks.sm", "clocks.mem", "clocks.max.sm", "utilization.gpu", "pstate"),
+)
+
+
+def _gpus() -> list[dict[str, str]]:
+    """One row a GPU, as NVIDIA's own tool tells it; none without it."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.split(", ") for line in done.stdout.strip().splitlines()]
+    return [dict(zip(GPU_FIELDS, row, strict=False)) for row in rows]
+
+
+def _clocks() -> list[float] | None:
+    text = _text(Path("/proc/cpuinfo")) or ""
+    lines = [line.partition(":")[2] for line in text.splitlines() if line.startswith("cpu MHz")]
+    return [float(each) for each in lines] or None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
 
 
 def command_line() -> str:

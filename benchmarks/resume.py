@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from compressor.benchmarks.experiments import compress, save
+from compressor.files import PAGES, REPORT
 
 OUTPUTS = ("net.dcz", "net.onnx", "recipe.toml")
 TRAIN = "train lenet-300-100 --data digits --epochs 3 --threads 1 -o net.pt -q"
@@ -54,7 +55,7 @@ def main() -> None:
             if outputs(folder) != expected:
                 sys.exit(f"kill {count + 1}, {state}: the resumed run ended with other bytes")
             leftovers = sorted(p.name for p in (folder / "out").iterdir())
-            if leftovers != sorted((*OUTPUTS, "report.json")):
+            if leftovers != sorted((*OUTPUTS, REPORT, *PAGES)):
                 sys.exit(f"kill {count + 1}, {state}: the folder holds {leftovers}")
             print(f"{count + 1}/{options.kills} {state}: same bytes", flush=True)
     found = {

@@ -16,9 +16,13 @@ from pathlib import Path
 import click
 
 from compressor.cli.artifacts import decompress, inspect, verify
+from compressor.cli.bench import bench
 from compressor.cli.recipes import recipe
+from compressor.cli.report import report
 from compressor.cli.run import run
+from compressor.cli.scan import scan
 from compressor.cli.shared import show_error
+from compressor.cli.sweep import sweep
 from compressor.cli.train import train
 from compressor.coding import native
 from compressor.errors import CompressorError
@@ -74,7 +78,7 @@ def cli() -> None:
     """
 
 
-for command in (run, train, inspect, decompress, verify, recipe):
+for command in (run, train, scan, sweep, bench, report, inspect, decompress, verify, recipe):
     cli.add_command(command)
 
 

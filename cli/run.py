@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from compressor.cli.shared import FILE, by_flag, data_options, flag, input_shape, listening
+from compressor.cli.shared import (
+    FILE,
+    by_flag,
+    data_options,
+    flag,
+    input_shape,
+    listening,
+    loading_options,
+)
 from compressor.errors import OutputError, TargetMissed, UsageError
 from compressor.recipe import Recipe
 from compressor.settings import DISTILL, RATE, Calibrate
@@ -20,6 +28,10 @@ SETTINGS = {
     "criterion": "channels.criterion",
     "round": "channels.round",
     "prune_sensitivity": "prune.sensitivity",
+    "sparsity": "prune.sparsity",
+    "scope": "prune.scope",
+    "schedule": "prune.schedule",
+    "rounds": "prune.rounds",
     "quantize": "share.bits",
     "rate_aware": "share.rate",
     "max_drop": "calibrate.max_drop",
@@ -43,7 +55,7 @@ SETTINGS = {
     help="Remove this fraction of the channels, so that a dense runtime is faster: 0.3, or per "
     "layer layer1.*=0.3; with --global, of all channels together, wherever they are worth least.",
 )
-@click.option("--global", "everywhere", is_flag=True, help="See --channels.")
+@click.option("--global", "everywhere", is_flag=True, help="See --channels and --scope.")
 @click.option(
     "--target-macs",
     metavar="PART",
@@ -75,11 +87,30 @@ SETTINGS = {
     "conv=0.5,fc=1.5 or layer1.*=0.3 (the last rule that fits wins).",
 )
 @click.option(
+    "--sparsity",
+    metavar="S",
+    help="Prune this fraction of the weights, the smallest: 0.9, or per layer conv*=0.7,fc1=0.95.",
+)
+@click.option(
+    "--scope",
+    metavar="NAME",
+    help="What --sparsity is of: layer (each), global (all together, as with --global), erk (by "
+    "the layers' shapes) or lamp (layer-adaptive magnitudes) [default: layer].",
+)
+@click.option(
+    "--schedule",
+    metavar="NAME",
+    help="When weights are pruned: rounds (each before a retraining), gradual (along a cubic while "
+    "retraining), splicing (so that they may return) or movement (those that retraining moves "
+    "towards zero) [default: rounds].",
+)
+@click.option("--rounds", type=int, help="Rounds of pruning and retraining [default: 1].")
+@click.option(
     "--quantize",
     metavar="BITS",
-    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns. auto "
-    "finds a grid for every layer from what an error there does to the outputs, and needs no "
-    "retraining.",
+    help="Share weights: 5bit is 32 centroids per layer; or conv=8bit,fc=5bit, or patterns. "
+    "ternary trains weights of three values. auto finds a grid for every layer from what an error "
+    "there does to the outputs, and needs no retraining.",
 )
 @click.option(
     "--max-drop",
@@ -117,13 +148,7 @@ SETTINGS = {
     f"the labels [{DISTILL} if not given].",
 )
 @data_options
-@click.option(
-    "--arch",
-    metavar="NAME",
-    help="The network's class: a name of this tool's, torchvision:NAME or FILE.py:FUNCTION; "
-    "without it, recognised from the weights.",
-)
-@click.option("--input-shape", "shape", metavar="1,C,H,W", help="One input, batch first.")
+@loading_options
 @click.option(
     "--recipe", "recipe_file", metavar="FILE", help="A recipe file, or a shipped one's name."
 )
@@ -145,14 +170,10 @@ SETTINGS = {
 @click.option(
     "--ort", is_flag=True, help="Also write ONNX Runtime's own format, for mobile and web builds."
 )
-@click.option("--seed", type=int, help="Seed of everything random.")
-@click.option("--threads", type=int, help="CPU threads [default: all cores].")
-@click.option("--device", help="cpu, cuda or cuda:N.")
 @click.option("-o", "--output", type=FILE, metavar="FOLDER", help="[default: NAME-compressed]")
 @click.option("--force", is_flag=True, help="Overwrite the output folder's files.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run where it stopped.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
-@click.option("--trust-pickle", is_flag=True, help="Load a pickled module: this can run any code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
 @click.option("-v", "--verbose", is_flag=True, help="List every layer.")
@@ -219,7 +240,7 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     if options["weights_only"]:
         changes["encode.graph"] = False
     if options["everywhere"]:
-        changes["channels.scope"] = "global"
+        changes |= _everywhere(recipe, changes)
     if options["freeze_residual"]:
         changes["channels.freeze_residual"] = True
     changes |= _retraining(recipe, changes, options)
@@ -240,10 +261,21 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     stages = (recipe.channels, recipe.prune, recipe.share, recipe.calibrate)
     if all(stage is None for stage in stages):
         raise UsageError(
-            "nothing to do: give --channels (0.3), --prune-sensitivity (0.25), --quantize (5bit or "
-            "auto) or --recipe FILE"
+            "nothing to do: give --channels (0.3), --prune-sensitivity (0.25), --sparsity (0.9), "
+            "--quantize (5bit or auto) or --recipe FILE"
         )
     return recipe
+
+
+def _everywhere(recipe: Recipe, changes: dict[str, Any]) -> dict[str, Any]:
+    """``--global`` for channels and for weights pruned to a sparsity, whichever there are."""
+    by_sparsity = recipe.prune is not None and recipe.prune.sparsity is not None
+    weights = "prune.sparsity" in changes or (by_sparsity and "prune.sensitivity" not in changes)
+    if weights and changes.get("prune.scope", "global") != "global":
+        raise UsageError(f"--global and --scope {changes['prune.scope']}: give one of them")
+    channels = recipe.channels is not None or any(key.startswith("channels.") for key in changes)
+    present = {"channels": channels or not weights, "prune": weights}
+    return {f"{stage}.scope": "global" for stage, there in present.items() if there}
 
 
 def _retraining(recipe: Recipe, changes: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +286,7 @@ def _retraining(recipe: Recipe, changes: dict[str, Any], options: dict[str, Any]
     for name in given:
         if not present:
             raise UsageError(
-                f"{flag(name)} has no effect without --channels or --prune-sensitivity"
+                f"{flag(name)} has no effect without --channels, --prune-sensitivity or --sparsity"
             )
     return {f"{stage}.retrain.{name}": value for stage in present for name, value in given.items()}
 

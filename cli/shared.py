@@ -1,6 +1,7 @@
 """What several commands need: options, option types, one line for an error."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,12 +70,36 @@ def data_options(function: F) -> F:
     return function
 
 
+def loading_options(function: F) -> F:
+    """How a network is loaded, and what it runs on."""
+    options = (
+        click.option(
+            "--arch",
+            metavar="NAME",
+            help="The network's class: a name of this tool's, torchvision:NAME or "
+            "FILE.py:FUNCTION; without it, recognised from the weights.",
+        ),
+        click.option("--input-shape", "shape", metavar="1,C,H,W", help="One input, batch first."),
+        click.option("--seed", type=int, help="Seed of everything random."),
+        click.option("--threads", type=int, help="CPU threads [default: all cores]."),
+        click.option("--device", help="cpu, cuda or cuda:N."),
+        click.option(
+            "--trust-pickle", is_flag=True, help="Load a pickled module: this can run any code."
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def by_flag(message: str, settings: Mapping[str, str], options: Mapping[str, Any]) -> str:
     """``message`` with options in place of the settings (option -> setting) they stand for."""
     for name, key in settings.items():
         if options[name] is not None and message.startswith(f"{key} "):
             message = f"{flag(name)}{message.removeprefix(key)}"
-        message = message.replace(f" without {key}:", f" without {flag(name)}:")
+    if " has no effect without " in message:
+        for name, key in settings.items():
+            message = re.sub(rf"(?<= ){re.escape(key)}(?=[ :])", flag(name), message)
     return message.replace(" without calibrate.noise:", " without --quantize auto:")
 
 

@@ -36,7 +36,7 @@ SETTINGS = {
 @click.option("--batch-size", type=int, help="[default: 128]")
 @click.option("--weight-decay", type=float, help="[default: 0.0005]")
 @click.option("--optimizer", help="sgd or adam [default: sgd].")
-@click.option("--augment", help="auto, none, flip-crop or affine [default: auto].")
+@click.option("--augment", help="auto, none, flip-crop, affine or elastic [default: auto].")
 @click.option(
     "--slimming",
     type=float,

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from compressor.errors import OutputError
 
+REPORT = "report.json"
+PAGES = ("report.html", "report.md")
+"""A run's report for people; whoever deletes them can have them made again from :data:`REPORT`."""
+
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:

@@ -81,6 +81,35 @@ class Masked(nn.Module):
         return weight
 
 
+class Spliced(Masked):
+    """The same values, but the gradient passes straight through to pruned weights too.
+
+    So the dense weight behind the mask goes on learning, and a later mask may take it back: dynamic
+    network surgery (Guo et al. 2016, arXiv:1608.04493, equation 2).
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        # x - x is exactly +0, and only the first x has a gradient.
+        return weight - torch.where(self.mask, 0.0, weight).detach()
+
+
+class Scored(Masked):
+    """The same values and gradients, with a score for each weight that is trained along.
+
+    ``scores``: float32, the weight's shape, from 0. Its gradient is that of the masked weight times
+    the dense weight, also where the mask does not hold, so gradient descent sums up -gradient x
+    weight: what moves away from zero scores high (Sanh et al. 2020, arXiv:2005.07683, section 4).
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask)
+        self.scores = nn.Parameter(torch.zeros(mask.shape, device=mask.device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        product = self.scores * weight.detach()
+        return torch.where(self.mask, weight, 0.0) + (product - product.detach())
+
+
 class _Lookup(torch.autograd.Function):
     """table[indices], with the gradient of each entry summed over the places that use it."""
 
@@ -117,10 +146,76 @@ class Shared(nn.Module):
         return self._start.to(weight, copy=True)  # training must not write to the caller's tensor
 
 
-def mask_layer(layer: Layer, mask: Tensor) -> None:
-    """Put ``mask`` (bool, the weight's shape) on a layer, in place of any mask it had."""
+class Nearest(nn.Module):
+    """weight -> the nearest of a few shared values where the mask holds, +0 elsewhere.
+
+    The gradient passes straight through to the weight behind, so that it may drift to another
+    value. In training mode each use first moves every ``codebook`` entry, float32 (k,) ascending,
+    to the mean of its weights: one Lloyd step.
+    """
+
+    mask: Tensor
+    codebook: Tensor
+
+    def __init__(self, mask: Tensor, codebook: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.register_buffer("codebook", codebook.sort().values)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            labels = self.labels(weight)
+            if self.training:
+                self._move(weight[self.mask], labels[self.mask])
+                labels = self.labels(weight)
+            values = torch.where(self.mask, self.codebook[labels], 0.0)
+        kept = torch.where(self.mask, weight, 0.0)
+        return values + (kept - kept.detach())  # x - x is exactly +0, with the gradient of x
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def labels(self, weight: Tensor) -> Tensor:
+        """The nearest entry of each weight, int64, the weight's shape; half-way, the lower."""
+        return torch.bucketize(weight, (self.codebook[1:] + self.codebook[:-1]) / 2)
+
+    def _move(self, weights: Tensor, labels: Tensor) -> None:
+        sums, counts = torch.zeros_like(self.codebook), torch.zeros_like(self.codebook)
+        sums.index_add_(0, labels, weights)
+        counts.index_add_(0, labels, torch.ones_like(weights))
+        means = torch.where(counts > 0, sums / counts.clamp(min=1), self.codebook)
+        self.codebook.copy_(means.sort().values)
+
+
+def mask_layer(layer: Layer, mask: Tensor, kind: type[Masked] = Masked) -> None:
+    """Put ``mask`` (bool, the weight's shape) on a layer, in place of any mask it had.
+
+    What an earlier mask hid is lost. ``kind`` says what pruned weights learn.
+    """
     _strip(layer.module)
-    parametrize.register_parametrization(layer.module, "weight", Masked(mask))
+    parametrize.register_parametrization(layer.module, "weight", kind(mask))
+
+
+def change_mask(layer: Layer, mask: Tensor) -> None:
+    """Another mask for a masked layer, in place: its weights stay, also those behind the mask."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Masked):
+        raise StageError(f"{layer.name} has no mask to change")
+    step.mask.copy_(mask)
+
+
+def behind_mask(layer: Layer) -> Tensor:
+    """The dense weight of a masked layer, detached: what the mask hides still has a value."""
+    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
+    return cast(Tensor, steps.original).detach()
+
+
+def scores_of(layer: Layer) -> Tensor:
+    """The scores of a layer that is masked by :class:`Scored`, detached."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Scored):
+        raise StageError(f"{layer.name} has no scores")
+    return step.scores.detach()
 
 
 def share_layer(layer: Layer, indices: Tensor, codebook: Tensor) -> None:
@@ -140,6 +235,31 @@ def mask_of(layer: Layer) -> Tensor | None:
     if isinstance(step, Masked):
         return step.mask
     return step.indices != 0 if isinstance(step, Shared) else None
+
+
+def retrain_shared(layer: Layer) -> bool:
+    """Let a shared layer's weights train on behind their shared values; whether it was shared."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Shared):
+        return False
+    values, codebook = layer.weight.clone(), torch.from_numpy(shared_of(layer)[1])  # type: ignore[index]
+    nearest = Nearest(step.indices != 0, codebook.to(values.device, copy=True))
+    _strip(layer.module)
+    parametrize.register_parametrization(layer.module, "weight", nearest)
+    return True
+
+
+def settle_shared(layer: Layer) -> None:
+    """End :func:`retrain_shared`: the values are shared as they came out; unused entries go."""
+    step = _parametrization(layer.module)
+    if not isinstance(step, Nearest):
+        raise StageError(f"{layer.name} was not training behind shared values")
+    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
+    labels = step.labels(cast(Tensor, steps.original).detach())
+    used, labels = torch.unique(labels[step.mask], return_inverse=True)
+    indices = torch.zeros(step.mask.shape, dtype=torch.int32, device=step.mask.device)
+    indices[step.mask] = labels.to(torch.int32) + 1
+    share_layer(layer, indices, step.codebook[used].clone())
 
 
 def shared_of(layer: Layer) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:

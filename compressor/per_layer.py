@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from compressor.errors import StageError, UsageError
 
@@ -18,27 +19,30 @@ KINDS = ("conv", "fc")
 
 @dataclass(frozen=True)
 class PerLayer:
-    """Ordered rules ``(pattern, value)``, for example ``(("*", 0.5), ("fc", 1.5))``."""
+    """Ordered rules ``(pattern, value)``, for example ``(("*", 0.5), ("fc", 1.5))``.
 
-    rules: tuple[tuple[str, float], ...]
+    Values are what the setting's own check makes of them: numbers, or words such as "ternary".
+    """
+
+    rules: tuple[tuple[str, Any], ...]
 
     @classmethod
-    def parse(cls, source: object, value: Callable[[object], float]) -> "PerLayer":
+    def parse(cls, source: object, value: Callable[[object], Any]) -> "PerLayer":
         """Rules from a number, a string of the grammar above, a table, or another ``PerLayer``.
 
         ``value`` checks and converts one value and raises :class:`UsageError` where it cannot be.
         """
-        rules: dict[str, float] = {}
+        rules: dict[str, Any] = {}
         for pattern, item in _pairs(source):
             rules.pop(pattern, None)  # repeated, a pattern stands where its last rule does
             rules[pattern] = value(item)
         return cls(tuple(rules.items()))
 
-    def table(self) -> dict[str, float]:
+    def table(self) -> dict[str, Any]:
         """The rules as an ordered table, the form in which recipes store them."""
         return dict(self.rules)
 
-    def resolve(self, kinds: Mapping[str, str]) -> dict[str, float]:
+    def resolve(self, kinds: Mapping[str, str]) -> dict[str, Any]:
         """The value of every layer that a rule fits, in the network's order.
 
         ``kinds`` maps layer names to ``conv`` or ``fc``. Raises :class:`StageError` for a rule

@@ -15,10 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from compressor import __version__, artifact, distributed, preflight
-from compressor.channels import Kept, remove_channels, remove_dead
+from compressor import __version__, artifact, distributed, loading, preflight
+from compressor.channels import Kept, order_channels, remove_channels, remove_dead
 from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
 from compressor.export import graph, onnx, optional, verify
@@ -28,23 +30,27 @@ from compressor.progress import Progress
 from compressor.pruning import prune
 from compressor.quantization import calibrate, share
 from compressor.recipe import Recipe
-from compressor.reporting.environment import environment
-from compressor.reporting.latency import latency, missed
+from compressor.reporting.accuracy import change, right
+from compressor.reporting.histograms import distributions
+from compressor.reporting.inspection import breakdown, contents, parts_by_layer
+from compressor.reporting.latency import latency
 from compressor.reporting.measure import layer_macs, measure
-from compressor.reporting.rows import describe, layer_row
+from compressor.reporting.record import record
+from compressor.reporting.render import rendered
+from compressor.reporting.rows import layer_row
 from compressor.storage import load_decoded, plain_state, stored_tensors
 from compressor.training.checkpoints import Checkpoints
 from compressor.training.data import Data, normalise
-from compressor.training.fit import evaluate
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
-SCHEMA = 1
 _SMALL = 5_000_000
 """Parameters below which the smallest file is worth a slower decoder."""
 
 # What the outputs are called until they are published, whatever the network is called.
 DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
+RIGHT = "dense.right"
+"""Which test images the dense network classifies rightly, a byte each."""
 
 
 class Run:
@@ -68,6 +74,8 @@ class Run:
         self.context = Context(data, find_device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
+        # Which test images the network classified rightly when it was last evaluated: bool (N,).
+        self.right: NDArray[np.bool_] | None = None
         self.macs = layer_macs(network.module, network.example)
         layers = compressible_layers(network.module)
         self.dense = {name: layer.weight.numel() for name, layer in layers.items()}
@@ -108,17 +116,22 @@ class Run:
             report = distributed.by_first(self._outputs)
         if not distributed.is_first():
             self._cut_as(report["stages"]["dead"].get("kept"))
-        return {"fingerprint": self.workspace.fingerprint, **report}
+        return report
 
     def _outputs(self) -> Json:
         self._step("dead", self._dead, lambda: self._take_up("dead"))
+        if self.recipe.encode.order:
+            self._step("order", self._order, self._take_up_order)
         self._step("encode", self._encode, self._decode)
         self._step("export", self._export, lambda: None)
-        report = self._report()
+        report = {"fingerprint": self.workspace.fingerprint, **self._report()}
         self.workspace.write(RECIPE, self.recipe.to_toml().encode())
+        pages = rendered(report)
+        for name, content in pages.items():
+            self.workspace.write(name, content)
         outputs = {DCZ: self._name("dcz"), ONNX: self._name("onnx"), RECIPE: RECIPE}
         outputs |= {_kept(end): self._name(end) for end in self._optional().values()}
-        self.workspace.publish(outputs, report)
+        self.workspace.publish(outputs | {name: name for name in pages}, report)
         return report
 
     def _step(self, name: str, work: Callable[[], Json], resume: Callable[[], None]) -> None:
@@ -186,6 +199,26 @@ class Run:
         self.network.module.to(self.context.device)
         return self._changed("dead", StageReport([], [], removal.row()))
 
+    def _order(self) -> Json:
+        """Hidden units change places; which they were is then of no meaning, only how many."""
+        try:
+            found = order_channels(self.network)
+        except StageError as error:
+            return {"why": str(error)}
+        if self.network.channels is not None:
+            self.network.channels = leading(self.network)
+        self.workspace.save("order", self.network.module.state_dict())
+        return {**found, "channels": self.network.channels}
+
+    def _take_up_order(self) -> None:
+        finished = self.workspace.finished("order") or {}
+        if "why" in finished:
+            return
+        module = self.network.module.cpu()
+        restore(module, self.workspace.saved("order"))
+        self.network.module = module.to(self.context.device)
+        self.network.channels = finished["channels"]
+
     def _resized(self, kept: str | None) -> None:
         """Where channels went, count and trace anew what was counted and traced of the network."""
         if kept is None:
@@ -199,12 +232,15 @@ class Run:
     def _dense(self) -> Json:
         dense = onnx.build(self._trace(), plain_state(self.network.module), {})
         self.workspace.write("dense.onnx", dense)
-        size = measure(self.network, self.macs)
+        size, accuracy = measure(self.network, self.macs), self._accuracy()
+        if self.right is not None:
+            self.workspace.write(RIGHT, self.right.tobytes())
         return {
             "bytes": len(dense),
             "bits_per_weight": 32.0,
             **size.row(),
-            "accuracy": self._accuracy(),
+            "accuracy": accuracy,
+            "distributions": distributions(self.network.module),
         }
 
     def _trace(self) -> bytes:
@@ -225,7 +261,7 @@ class Run:
 
     def _encode(self) -> Json:
         settings = self.recipe.encode
-        stored = stored_tensors(self.network, settings.width)
+        stored = stored_tensors(self.network, settings.width, settings.biases)
         size, channels = measure(self.network, self.macs), self.network.channels
         skeleton = self.workspace.read("graph.onnx")
         with self.context.progress.task("encode", len(stored)) as advance:
@@ -245,7 +281,14 @@ class Run:
             )
         self.workspace.write(DCZ, blob)
         self._decode()
-        return self._measured(blob, [])
+        held = contents(artifact.decode(blob))
+        before = self.reports["dense"]["distributions"]
+        return {
+            **self._measured(blob, parts_by_layer(held)),
+            "change": self._change(),
+            "breakdown": breakdown(held),
+            "distributions": distributions(self.network.module, before),
+        }
 
     def _decode(self) -> None:
         """From here on the network is what the artifact decodes to, and nothing else."""
@@ -278,35 +321,25 @@ class Run:
         }
 
     def _report(self) -> Json:
-        network, data = self.network, self.context.data
         models = {
             "dense": self.workspace.read("dense.onnx"),
             "compressed": self.workspace.read(ONNX),
             **{name: self.workspace.read(_kept(end)) for name, end in self._optional().items()},
         }
-        times = latency(models, tuple(network.example.shape), progress=self.context.progress)
-        not_measured = [] if data else ["accuracy: no data set was given (--data)"]
-        return {
-            "schema": SCHEMA,
-            "tool": f"compressor {__version__}",
-            "network": {
-                "name": network.name,
-                "arch": network.arch,
-                "input_shape": list(network.example.shape),
-                "fp32_bytes": self.fp32_bytes,
-            },
-            "data": describe(data),
-            "stages": self.reports,
-            "files": {
+        shape = tuple(self.network.example.shape)
+        return record(
+            self.network,
+            self.recipe,
+            self.context.data,
+            fp32_bytes=self.fp32_bytes,
+            stages=self.reports,
+            files={
                 "artifact": self._name("dcz"),
                 "onnx": self._name("onnx"),
                 **{name: self._name(end) for name, end in self._optional().items()},
             },
-            "latency": times,
-            "missed": missed(times, self.recipe.channels),
-            "environment": environment(),
-            "not_measured": not_measured,
-        }
+            times=latency(models, shape, progress=self.context.progress),
+        )
 
     def _measured(self, blob: bytes, layers: list[Json]) -> Json:
         """What a stage reports: the bytes of its artifact, counts, accuracy, and layers' rows."""
@@ -333,7 +366,16 @@ class Run:
 
     def _accuracy(self) -> float | None:
         data = self.context.data
-        return None if data is None else evaluate(self.network.module, data, data.test)
+        if data is None:
+            return None
+        self.right = right(self.network.module, data, data.test)
+        return float(self.right.mean())
+
+    def _change(self) -> Json | None:
+        """From the dense network to the one evaluated last, on the same images."""
+        if self.right is None:
+            return None
+        return change(np.frombuffer(self.workspace.read(RIGHT), bool), self.right)
 
     def _real_inputs(self, count: int) -> tuple[torch.Tensor, str]:
         data = self.context.data
@@ -358,6 +400,24 @@ def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
         "recipe": recipe.digest(),
         "tool": __version__,
     }
+
+
+def leading(network: Network) -> str:
+    """``network.channels`` told by the first channels of each layer, where they fit as well.
+
+    Runs of indices cost bytes. Where layers' channels hang together (groups of convolutions), the
+    first ones may be no choice at all: then it stays as it was.
+    """
+    assert network.channels is not None
+    fewer = Kept.from_json(network.channels).leading()
+    try:
+        fresh, _ = loading.build(network.arch)
+        cut = fewer.apply(fresh.eval(), network.example.cpu())
+    except CompressorError:
+        return network.channels
+    now = {name: value.shape for name, value in plain_state(network.module).items()}
+    same = now == {name: value.shape for name, value in plain_state(cut).items()}
+    return fewer.to_json() if same else network.channels
 
 
 def _kept(suffix: str) -> str:

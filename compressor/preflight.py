@@ -9,7 +9,7 @@ from compressor.determinism import find_device
 from compressor.errors import DataError, StageError, UsageError
 from compressor.layers import compressible_layers
 from compressor.network import Network
-from compressor.pruning.thresholds import deviation, magnitude_mask
+from compressor.pruning.goals import goal_of, magnitude_masks
 from compressor.recipe import Recipe
 from compressor.training.data import Data
 from compressor.training.fit import check_fit
@@ -40,6 +40,8 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
     criterion = None if recipe.channels is None else recipe.channels.criterion
     if criterion in ("taylor", "obs") and data is None:
         raise UsageError(f"channels.criterion {criterion} needs data: give --data (--criterion)")
+    if recipe.prune is not None and recipe.prune.schedule == "movement" and data is None:
+        raise UsageError("prune.schedule movement needs data: give --data (--schedule)")
     _check_layers(network)
     if any(training.slimming for training in recipe.trainings.values()):
         scales(network.module)
@@ -78,20 +80,21 @@ def _check_layers(network: Network) -> None:
 def _plan(network: Network, recipe: Recipe) -> list[Row]:
     layers = compressible_layers(network.module)
     kinds = {name: layer.kind for name, layer in layers.items()}
-    sensitivities = recipe.prune.rules.resolve(kinds) if recipe.prune else {}
+    goal = goal_of(layers, recipe.prune) if recipe.prune else None
+    masks = magnitude_masks(goal, layers) if goal else {}
     bits = recipe.share.rules.resolve(kinds) if recipe.share else {}
+    if recipe.share is not None:
+        recipe.share.sizes.resolve(kinds)
     widths = preview(network, recipe.channels) if recipe.channels else {}
     rows: list[Row] = []
     for name, layer in layers.items():
         weight = layer.weight.cpu().numpy()
         row: Row = {"layer": name, "shape": list(weight.shape), "weights": weight.size}
-        if name in sensitivities:
-            threshold = sensitivities[name] * deviation(weight, name)
-            mask = magnitude_mask(weight, threshold, name)
-            row |= {"threshold": threshold, "sparsity": 1 - float(mask.mean())}
+        if goal and name in masks:
+            row |= {**goal.row(name), "sparsity": 1 - float(masks[name].mean())}
         if name in widths:
             row["channels"] = list(widths[name])
         if name in bits:
-            row["bits"] = int(bits[name])
+            row["bits"] = bits[name]
         rows.append(row)
     return rows

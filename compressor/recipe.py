@@ -33,7 +33,7 @@ from compressor.settings.checks import integer, number, settle
 # The settings that bring a section in; the others have defaults that nobody asked for.
 CHIEF = {
     "channels": ("ratio", "target_macs", "target_latency"),
-    "prune": ("sensitivity",),
+    "prune": ("sensitivity", "sparsity"),
     "share": ("bits",),
     "calibrate": ("noise",),
     "data": ("spec",),
@@ -123,10 +123,10 @@ class Recipe:
     def with_settings(self, settings: Mapping[str, object]) -> "Recipe":
         """A copy with dotted settings changed, as ``--set prune.retrain.lr=0.01`` asks."""
         table = to_table(self)
-        goals = [f"channels.{goal}" for goal in CHIEF["channels"]]
-        if any(goal in settings for goal in goals):  # one takes the place of another
-            for goal in CHIEF["channels"]:
-                table.get("channels", {}).pop(goal, None)
+        for section in ("channels", "prune"):  # of their goals, one takes the place of another
+            if any(f"{section}.{goal}" in settings for goal in CHIEF[section]):
+                for goal in CHIEF[section]:
+                    table.get(section, {}).pop(goal, None)
         for key, value in settings.items():
             _place(table, key, value)
         for key in settings:

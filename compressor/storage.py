@@ -17,14 +17,15 @@ _HALF = np.finfo(np.float16)
 _FEW = 2
 
 
-def stored_tensors(network: Network, width: str) -> Stored:
+def stored_tensors(network: Network, width: str, biases: int = 0) -> Stored:
     """Every tensor under its plain ``state_dict`` name, as the artifact stores it.
 
     Shared layers become indices and codebook; all others plain arrays. Vectors (biases, norm
     parameters and statistics, codebooks) are rounded to ``width``: float32 values that float16
     holds exactly where it is "fp16", unless one is too large for that. Codebooks that are multiples
-    of one step stay as they are, since the step is all that is stored. Batch counters are left
-    out: they do not take part in inference, and PyTorch loads a network without them.
+    of one step stay as they are, since the step is all that is stored. The biases of compressible
+    layers become multiples of a step, of ``biases`` bits, where that is over 0. Batch counters are
+    left out: they do not take part in inference, and PyTorch loads a network without them.
     """
     shared = {
         f"{name}.weight": pair
@@ -32,6 +33,7 @@ def stored_tensors(network: Network, width: str) -> Stored:
         if (pair := shared_of(layer)) is not None
     }
     plain = plain_state(network.module)
+    gridded = {f"{name}.bias" for name in compressible_layers(network.module, every_name=True)}
     stored: Stored = {}
     for name in network.names:
         if name in shared:
@@ -39,6 +41,8 @@ def stored_tensors(network: Network, width: str) -> Stored:
             kept = len(codebook) > _FEW and is_grid(codebook)  # a step is shorter than two entries
             book = codebook if kept else rounded(codebook, width)
             stored[name] = Shared(_smallest(indices), book)
+        elif biases and name in gridded and plain[name].dtype == np.float32:
+            stored[name] = on_grid(plain[name], biases)
         else:
             stored[name] = rounded(plain[name], width) if plain[name].ndim <= 1 else plain[name]
     return stored
@@ -80,6 +84,21 @@ def rounded(values: NDArray[Any], width: str) -> NDArray[Any]:
     if width != "fp16" or values.dtype != np.float32 or np.abs(values).max(initial=0.0) > _HALF.max:
         return values
     return values.astype(np.float16).astype(np.float32)
+
+
+def on_grid(values: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Float32 ``values`` rounded to multiples of a step, from -m to m with m = 2^(bits - 1) - 1.
+
+    The step has twelve significant bits, so multiples are exact and the file can tell it from them.
+    """
+    most = (1 << (bits - 1)) - 1
+    largest = float(np.abs(values).max(initial=0.0))
+    if not 0.0 < largest < np.inf:
+        return values + np.float32(0)
+    mantissa, exponent = np.frexp(largest / most)
+    step = float(np.ldexp(np.ceil(mantissa * 4096) / 4096, exponent))
+    levels = np.rint(values / step) + 0.0  # no -0.0, which is not a whole number of steps
+    return (levels * step).astype(np.float32)
 
 
 def _smallest(indices: NDArray[np.int32]) -> NDArray[Any]:

@@ -30,10 +30,9 @@ from torch import Tensor
 
 from compressor import distributed
 from compressor.errors import OutputError
-from compressor.files import explained, write_atomically
+from compressor.files import REPORT, explained, write_atomically
 
 Json = dict[str, Any]
-REPORT = "report.json"
 
 
 class Workspace:

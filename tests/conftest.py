@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,22 @@ def compress() -> Iterator[Compress]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
         yield run_compress
+
+
+def timed(**medians: float) -> dict[str, Any]:
+    """What ``latency`` gives, for tests that do not wait for it: these medians, in ms."""
+    first = next(iter(medians.values()))
+    ms = {
+        name: {
+            **dict.fromkeys(("median", "p5", "p95", "minimum"), median),
+            "median_interval": [median, median],
+            "faster_interval": [first / median, first / median],
+        }
+        for name, median in medians.items()
+    }
+    histogram = {"low": 0.5, "high": 2.0, "counts": {name: [1] for name in medians}}
+    how = {"runtime": "ONNX Runtime, CPU", "batch": 1, "threads": 1, "calls": 1}
+    return {**how, "ms": ms, "histogram": histogram}
 
 
 @pytest.fixture(scope="session")

@@ -497,6 +497,48 @@ def test_sensitivities(refuse: Refuse, shelf: Path, sensitivity: str, code: int,
 
 
 @pytest.mark.parametrize(
+    ("sparsity", "code", "says"),
+    [
+        *((text, 2, "it is the fraction of weights to prune") for text in ("0", "1", "fc1=1")),
+        *((t, 2, "number between 0 and 1") for t in ("1.01", "-1", "nan", "inf", "abc", "fc1=-1")),
+        *((text, 2, "PATTERN=VALUE") for text in ("", "fc=", "=1", "0.5,")),
+        ("0.9999", 1, "fc3 would vanish: all its 1,000 weights would be pruned"),
+        ("0.5,fc9=0.5", 1, "no layer is called 'fc9'"),
+        ("conv=0.5", 1, "conv fits no layer of this network: it has fc1, fc2, fc3"),
+    ],
+)
+def test_sparsities(refuse: Refuse, shelf: Path, sparsity: str, code: int, says: str) -> None:
+    refuse(shelf / "net.pt", f"--sparsity={sparsity}", "-q", code=code, says=says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--sparsity=0.9", "--prune-sensitivity=1"), "give one of sensitivity (--prune-sensi"),
+        (("--sparsity=0.9", "--scope=all"), "--scope is 'all': it must be one of layer, global"),
+        (("--sparsity=0.9", "--schedule=slow"), "--schedule is 'slow': it must be one of rounds"),
+        (("--sparsity=0.9", "--rounds=0"), "--rounds is 0: it must be a whole number"),
+        (("--sparsity=fc1=0.5,fc2=0.9", "--global"), "takes one sparsity for all layers"),
+        (("--sparsity=0.9", "--global", "--scope=erk"), "--global and --scope erk: give one"),
+        (("--prune-sensitivity=1", "--scope=lamp"), "--scope lamp goes by sparsity, not by sens"),
+        (("--prune-sensitivity=1", "--schedule=movement"), "movement goes by sparsity"),
+        (("--sparsity=0.9", "--schedule=movement"), "movement needs data: give --data"),
+        (("--sparsity=0.9", "--schedule=gradual", "--rounds=3"), "prunes within one retraining"),
+        (("--sparsity=0.9", "--schedule=movement", "--scope=lamp"), "is made for magnitudes"),
+        (("--sparsity=0.9", "--schedule=movement", "--epochs=0"), "needs retraining"),
+        (("--sparsity=0.9", "--schedule=movement", "--set=prune.ramp=0"), "prune.ramp is 0"),
+        (("--sparsity=0.9", "--schedule=splicing", "--set=prune.ramp=0.9"), "together at most 1"),
+        (("--sparsity=0.9", "--set=prune.retrain.rewind=3"), "prune.retrain.rewind is 3: it is"),
+        (("--schedule=gradual", "--quantize=5bit"), "without --prune-sensitivity or --sparsity"),
+    ],
+)
+def test_ways_to_prune_that_do_not_go_together(
+    refuse: Refuse, shelf: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    refuse(shelf / "net.pt", "-q", *arguments, code=2, says=says)
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
         (("--threads", 0), 2, "--threads is 0: it must be a whole number between 1 and 1,024"),
@@ -515,7 +557,7 @@ def test_sensitivities(refuse: Refuse, shelf: Path, sensitivity: str, code: int,
         (("--input-shape", "1,1,28,99999999"), 2, "input_shape is 99999999"),
         (("--input-shape", "1,3,32,32"), 1, "does not run on an input of shape (1, 3, 32, 32)"),
         (("--input-shape", "1,1048576,1048576,1048576"), 1, "allocate memory"),
-        (("--epochs", 3), 2, "--epochs has no effect without --channels or --prune-sensitivity"),
+        (("--epochs", 3), 2, "--epochs has no effect without --channels, --prune-sens"),
         (("--finetune-epochs", -1), 2, "--finetune-epochs is -1"),
         (("--mean", "0.5", "--std", "0.5"), 2, "--mean has no effect without --data"),
         (("-o", ""), 2, "the name is empty"),

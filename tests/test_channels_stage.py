@@ -14,11 +14,12 @@ from torch.nn import functional
 
 import compressor
 from compressor import loading
-from compressor.channels.allocation import Bounds, multiple, threshold, to_target, uniform
+from compressor.channels.allocation import threshold, to_target, uniform, worth
 from compressor.channels.cost import Macs
 from compressor.channels.cutting import Kept, cut
 from compressor.channels.dependencies import Dependencies, Group
 from compressor.channels.importance import importance, normalised
+from compressor.channels.limits import Limits
 from compressor.channels.plan import Plan, preview
 from compressor.channels.widths import Curve, Profile, measure, shipped, step_of
 from compressor.errors import ExportError, StageError, UsageError
@@ -26,6 +27,7 @@ from compressor.network import Context, Network
 from compressor.recipe import Recipe
 from compressor.reporting.measure import layer_macs
 from compressor.settings import Channels, Criterion, Prune, Share, Training
+from tests.conftest import timed
 from tests.test_cli import Compress  # noqa: F401  (the fixture's type)
 
 
@@ -135,21 +137,16 @@ def groups(*sizes: int, width: int = 1) -> list[Group]:
 
 def test_uniform_takes_the_least_of_each_group() -> None:
     scores = np.array([np.nan, 5, 1, 4, 2, 9, 9, 9, 0.5])
-    gone = uniform(groups(4, 4), scores, [0.5, 0.25], Bounds(1, multiple(1)))
+    two = groups(4, 4)
+    gone = uniform(two, worth(two, scores, raw=False), [0.5, 0.25])
     assert gone.tolist() == [2, 4, 8]
-
-
-def test_a_layer_keeps_its_least_width() -> None:
-    scores = np.arange(11, dtype=float)
-    gone = uniform(groups(10), scores, [0.95], Bounds(3, multiple(1)))
-    assert len(gone) == 7
 
 
 def test_global_takes_the_fraction_of_all_channels() -> None:
     rng = np.random.default_rng(0)
     three = groups(40, 60, 100)
     scores = np.concatenate([[np.nan], rng.random(200)])
-    gone = threshold(three, scores, 0.3, Bounds(1, multiple(1)), raw=True)
+    gone = threshold(three, worth(three, scores, raw=True), 0.3)
     assert gone.tolist() == sorted((np.argsort(scores[1:])[:60] + 1).tolist())
 
 
@@ -157,8 +154,20 @@ def test_global_compares_multiples_of_the_groups_means() -> None:
     scores = np.array([np.nan, 1, 2, 3, 4, 100, 200, 300, 400], dtype=float)
     two = groups(4, 4)
     assert normalised(two, scores)[1:].tolist() == [0.4, 0.8, 1.2, 1.6] * 2
-    gone = threshold(two, scores, 0.25, Bounds(1, multiple(1)), raw=False)
-    assert gone.tolist() == [1, 5]
+    assert threshold(two, worth(two, scores, raw=False), 0.25).tolist() == [1, 5]
+
+
+def test_what_has_no_score_stays() -> None:
+    scores = np.array([np.nan, 1, np.nan, 3, 4, 100, 200, 300, 400], dtype=float)
+    two = groups(4, 4)
+    worths = worth(two, scores, raw=True)
+    assert uniform(two, worths, [0.5, 0.5]).tolist() == [5, 6]
+    assert threshold(two, worths, 0.5).tolist() == [5, 6]
+    everything = np.arange(5, 9)  # even where a width would rather have them go
+    assert Limits([np.arange(1, 5)], 1, 3).met(everything, worths).tolist() == [5, 6, 7, 8]
+
+
+# ---- limits --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,23 +180,55 @@ def test_global_compares_multiples_of_the_groups_means() -> None:
         (16, 1, 24, 23, 24),  # the whole width is nearer
         (16, 1, 12, 6, 12),  # no multiple fits
         (16, 4, 32, 13, 12),  # classes of four channels
-        (16, 8, 32, 13, 12),
+        (16, 8, 32, 13, 14),  # of two as near the wider
         (1, 1, 64, 37, 37),
     ],
 )
 def test_widths_are_multiples(step: int, width: int, size: int, wanted: int, kept: int) -> None:
-    (one,) = groups(size, width=width)
-    assert Bounds(1, multiple(step)).kept(one, wanted) == kept
+    axis = np.repeat(np.arange(1, size + 1), width)
+    worths = np.arange(size + 1, dtype=float)
+    gone = Limits([axis], 1, step).met(np.arange(1, size - wanted + 1), worths)
+    assert gone.tolist() == list(range(1, size - kept + 1))  # the least worth
     assert kept == size or kept * width % step == 0
+
+
+def test_a_layer_keeps_its_least_width() -> None:
+    gone = Limits([np.arange(1, 11)], 3, 1).met(np.arange(1, 11), np.arange(11, dtype=float))
+    assert gone.tolist() == list(range(1, 8))
+
+
+def test_limits_hold_for_an_axis_whoever_shares_it() -> None:
+    """One layer makes classes 1 to 16, another these and 17 to 32: a padded shortcut's."""
+    small, large = np.arange(1, 17), np.arange(1, 33)
+    worths = np.random.default_rng(0).random(33)
+    limits = Limits([large, small, large], 3, 8)
+    for ratio in np.linspace(0, 1, 20):
+        wanted = np.sort(np.argsort(worths[1:], kind="stable")[: round(32 * ratio)] + 1)
+        gone = limits.met(wanted, worths)
+        left = [len(np.setdiff1d(axis, gone)) for axis in (small, large)]
+        assert left[0] in (8, 16)
+        assert left[1] % 8 == 0
+        assert abs(left[1] - (32 - len(wanted))) <= 12
+    # What is left of the first 16 may be all: no part of an axis has a least width of its own.
+    assert set(np.setdiff1d(large, limits.met(large, worths))) < set(small)
+
+
+def test_frozen_channels_count_in_a_width() -> None:
+    axis = np.array([0, 0, 0, 0, *range(1, 13)])  # four that stay, twelve that may go
+    worths = np.arange(13, dtype=float)
+    assert len(Limits([axis], 3, 8).met(np.arange(1, 11), worths)) == 8  # 4 + 4
+    assert len(Limits([axis], 3, 1).met(np.arange(1, 13), worths)) == 12  # four are enough
 
 
 def test_bisection_finds_the_least_ratio() -> None:
     def remove(ratio: float) -> Any:
         return np.arange(round(1000 * ratio))
 
-    ratio, gone = to_target(remove, lambda removed: (1 - len(removed) / 1000) ** 2, 0.25)
-    assert ratio == pytest.approx(0.5, abs=1e-3)
+    before, gone = to_target(remove, lambda removed: (1 - len(removed) / 1000) ** 2, 0.25)
     assert len(gone) == 500
+    assert len(before) == 499
+    before, gone = to_target(remove, lambda removed: 1.0, 0.25)  # out of reach
+    assert len(before) == len(gone) == 1000
 
 
 # ---- cost ----------------------------------------------------------------------------------------
@@ -386,7 +427,7 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: Any) ->
     assert resumed.onnx == whole.onnx
     # 0.5 ** 0.5 of 20, 50 and 500 channels, to the nearest multiple of 4, twice
     widths = {row["group"]: row["after"] for row in whole.report["stages"]["channels"]["groups"]}
-    assert widths == {"conv1": 12, "conv2": 24, "fc1": 248}
+    assert widths == {"conv1": 12, "conv2": 24, "fc1": 252}
     rounds = [row["round"] for row in whole.report["stages"]["channels"]["history"]]
     assert rounds == [1, 2]
 
@@ -395,9 +436,7 @@ def test_a_network_that_is_not_faster_ends_with_three(
     compress: Any, shelf: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(*_: Any, **__: Any) -> Any:
-        row = {"median": 1.0, "p5": 1.0, "p95": 1.0, "minimum": 1.0}
-        ms = {"dense": row, "compressed": {**row, "median": 1.2}}
-        return {"runtime": "r", "batch": 1, "threads": 1, "calls": 1, "ms": ms}
+        return timed(dense=1.0, compressed=1.2)
 
     monkeypatch.setattr("compressor.pipeline.latency", slow)
     done = compress(shelf / "net.pt", "--channels", "0.5", "--round", "4", "-o", "out", "-q")

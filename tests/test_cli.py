@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from compressor import artifact
+from compressor.files import PAGES
 from compressor.per_layer import PerLayer
 from compressor.recipe import CHIEF, Recipe, shipped_recipes
 from compressor.settings import Calibrate, Channels, DataSpec, Prune, Share
@@ -272,7 +273,9 @@ def leaves(settings: Any, prefix: str = "") -> list[str]:
 
 
 FULL = Recipe(channels=Channels(0.3), prune=Prune(), share=Share(), data=DataSpec("data.npz"))
-CALIBRATED = Recipe(calibrate=Calibrate(), channels=Channels(target_macs=0.5))
+CALIBRATED = Recipe(
+    calibrate=Calibrate(), channels=Channels(target_macs=0.5), prune=Prune(sparsity=0.5)
+)
 SECTIONS = [item for item in fields(Recipe) if item.name in CHIEF]
 # Text and value that is no default, for each setting; those of one name share them.
 OTHER: dict[str, tuple[str, object]] = {
@@ -287,7 +290,13 @@ OTHER: dict[str, tuple[str, object]] = {
     "recalibrate": ("64", 64),
     "reconstruct": ("64", 64),
     "sensitivity": ("0.125,fc=1", PerLayer((("*", 0.125), ("fc", 1.0)))),
+    "sparsity": ("0.125,fc=0.75", PerLayer((("*", 0.125), ("fc", 0.75)))),
+    "schedule": ("splicing", "splicing"),
     "rounds": ("2", 2),
+    "ramp": ("0.25", 0.25),
+    "every": ("5", 5),
+    "hysteresis": ("0.25", 0.25),
+    "freeze": ("0.125", 0.125),
     "epochs": ("3", 3),
     "lr": ("0.125", 0.125),
     "optimizer": ("adam", "adam"),
@@ -295,6 +304,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "weight_decay": ("0.125", 0.125),
     "batch_size": ("32", 32),
     "warmup": ("0.25", 0.25),
+    "rewind": ("99", 99),
     "augment": ("none", "none"),
     "distill": ("0.125", 0.125),
     "temperature": ("2", 2.0),
@@ -333,7 +343,8 @@ SETTINGS = sorted({*leaves(FULL), *leaves(CALIBRATED)} - {field.name for field i
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_set_reaches_every_setting(name: str) -> None:
-    other = name.startswith("calibrate.") or name == "channels.target_macs"
+    goals = ("channels.target_macs", "prune.sparsity", "prune.scope")
+    other = name.startswith("calibrate.") or name in goals
     full = CALIBRATED if other else FULL
     text, value = OTHER[name.rpartition(".")[2]]
     pair = ("data.mean", "data.std")  # these two go together
@@ -471,7 +482,7 @@ def test_interrupted_at_every_stage_a_run_resumes_to_the_same_bytes(
     for stage in STAGES[:-1]:
         assert f"{stage}: finished earlier" in done.err
     assert outputs(here / "out") == outputs(finished)
-    assert names(here / "out") == sorted([*OUTPUTS, "report.json"])
+    assert names(here / "out") == sorted([*OUTPUTS, "report.json", *PAGES])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

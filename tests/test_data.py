@@ -235,7 +235,7 @@ def test_shuffled_batches_are_a_permutation_by_the_generator(colour: str) -> Non
     assert torch.equal(y, data.test.y[origin])
 
 
-@pytest.mark.parametrize("policy", ["flip-crop", "affine"])
+@pytest.mark.parametrize("policy", ["flip-crop", "affine", "elastic"])
 def test_augmented_batches_repeat_with_the_seed(colour: str, policy: str) -> None:
     data = load(colour, input_shape=None)
 
@@ -256,7 +256,7 @@ def test_batches_refuse_what_cannot_be(grey: str) -> None:
         batches(data.train, data, batch_size=0)
     with pytest.raises(UsageError, match="needs a generator"):
         batches(data.train, data, batch_size=1, augment="affine")
-    with pytest.raises(UsageError, match="none, flip-crop, affine"):
+    with pytest.raises(UsageError, match="none, flip-crop, affine, elastic"):
         batches(data.train, data, batch_size=1, augment="spin", shuffle_generator=generator)
 
 
@@ -310,9 +310,45 @@ def test_affine_resamples_like_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(out[i, 0].numpy(), expected, atol=2e-5)
 
 
-def test_affine_leaves_an_empty_image_empty() -> None:
+def test_elastic_without_a_field_is_affine(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.rand(4, 1, 12, 20, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(augment, "ELASTIC_SPREAD", 0.0)
+    bent, straight = (
+        move(x, torch.Generator().manual_seed(1), background=0.5)
+        for move in (augment.elastic, augment.affine)
+    )
+    assert torch.equal(bent, straight)
+
+
+def test_elastic_displaces_by_its_share_of_the_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAX_ROTATION", "MAX_SCALING", "MAX_SHEAR", "MAX_SHIFT"):
+        monkeypatch.setattr(augment, name, 0.0)
+    # As many places as pixels: each pixel's displacement is a normal number of its own.
+    monkeypatch.setattr(augment, "ELASTIC_KNOTS", 40)
+    ramp = torch.arange(40.0).repeat(40, 1)  # what a pixel holds is where it comes from
+    x = torch.stack([ramp, ramp.T])[None].expand(30, 2, 40, 40)
+    out = augment.elastic(x, torch.Generator().manual_seed(0))
+    moved = (out - x)[:, :, 8:-8, 8:-8]  # far from what comes in from outside
+    sigma = augment.ELASTIC_SPREAD * 40
+    assert float(moved.std()) == pytest.approx(sigma, rel=0.02)
+    assert abs(float(moved.mean())) < 0.02 * sigma
+    rows, columns = moved[:, 0].flatten(), moved[:, 1].flatten()
+    assert abs(float(torch.corrcoef(torch.stack([rows, columns]))[0, 1])) < 0.02
+
+
+def test_a_field_is_smooth() -> None:
+    """Neighbours move alike: their difference is a small part of what each moves."""
+    x = torch.arange(28.0).repeat(28, 1)[None, None].expand(50, 1, 28, 28)
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    field = augment.elastic(x, generators[0]) - augment.affine(x, generators[1])
+    inner = field[..., 8:-8, 8:-8]
+    assert float(inner.diff(dim=2).std()) < 0.4 * float(inner.std())
+
+
+@pytest.mark.parametrize("move", [augment.affine, augment.elastic])
+def test_moving_leaves_an_empty_image_empty(move: Callable[..., torch.Tensor]) -> None:
     x = torch.full((3, 2, 8, 8), 0.75)
-    out = augment.affine(x, torch.Generator().manual_seed(0), background=0.75)
+    out = move(x, torch.Generator().manual_seed(0), background=0.75)
     assert torch.equal(out, x)
 
 

@@ -167,7 +167,7 @@ def test_the_loss_told_is_the_mean_over_all_images() -> None:
 # ---- determinism -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("augment", ["none", "flip-crop", "affine"])
+@pytest.mark.parametrize("augment", ["none", "flip-crop", "affine", "elastic"])
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(augment: str) -> None:
     training = Training(epochs=2, lr=0.05, batch_size=16, augment=augment)
     states = []

@@ -21,6 +21,7 @@ from compressor import pipeline
 from compressor.errors import DataError, ExportError, UsageError
 from compressor.export import graph, int8
 from compressor.export import onnx as exporting
+from compressor.files import PAGES
 from compressor.network import Network
 from compressor.progress import Progress
 from compressor.quantization.inputs import drawn
@@ -257,7 +258,7 @@ def test_a_run_leaves_both_files_and_reports_them(
     rows = report["stages"]["export"]
     x, y = datasets.normalise(digits.test.x, digits).numpy(), digits.test.y.numpy()
 
-    assert set(files) == {"net.dcz", "net.onnx", "net.int8.onnx", "net.ort", "recipe.toml"}
+    assert set(files) == {"net.dcz", "net.onnx", "net.int8.onnx", "net.ort", "recipe.toml", *PAGES}
     assert report["files"]["int8"] == "net.int8.onnx"
     assert report["files"]["ort"] == "net.ort"
     for name in ("int8", "ort"):

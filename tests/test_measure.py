@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, repeat
 from types import SimpleNamespace
 from typing import Any
 
@@ -229,29 +229,34 @@ MODELS = {"dense": b"a", "compressed": b"b"}
 
 
 def test_models_take_turns_and_warm_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, a=iter([0.001] * 99), b=iter([0.002] * 99))
+    stage = Stage(monkeypatch, a=repeat(0.001), b=repeat(0.002))
     found = latency(MODELS, (1, 3, 4, 4), threads=5, seconds=0.0)
-    assert stage.calls == ["a", "b"] * (10 + 30)
-    assert stage.threads == [5, 5]
+    turns = [stage.calls[n : n + 2] for n in range(0, len(stage.calls), 2)]
+    assert len(turns) == 2 * (5 + 20)  # two sets of 20 rounds, each warmed up anew
+    assert all(sorted(turn) == ["a", "b"] for turn in turns)
+    assert ["a", "b"] in turns
+    assert ["b", "a"] in turns
+    assert stage.threads == [5] * 4
     assert {x.shape for x in stage.inputs} == {(1, 3, 4, 4)}
     assert {x.dtype for x in stage.inputs} == {np.dtype(np.float32)}
     assert all(np.array_equal(x, stage.inputs[0]) for x in stage.inputs)
-    assert found["calls"] == 30
+    assert found["calls"] == 40
     assert found["threads"] == 5
     assert found["batch"] == 1
     assert list(found["ms"]) == ["dense", "compressed"]
 
 
 def test_times_are_milliseconds_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow_start = [5.0] * 10
-    times = [0.001 * (7 * i % 30 + 1) for i in range(30)]  # 1..30 ms in some order
-    Stage(monkeypatch, a=iter([*slow_start, *times]), b=iter([*slow_start, *[0.25] * 30]))
+    slow_start = [5.0] * 5
+    times = [0.001 * (7 * i % 40 + 1) for i in range(40)]  # 1..40 ms in some order
+    sets = [*slow_start, *times[:20], *slow_start, *times[20:]]
+    Stage(monkeypatch, a=iter(sets), b=iter([*slow_start, *[0.25] * 20] * 2))
     found = latency(MODELS, (1, 3), seconds=0.0)["ms"]
-    assert found["dense"]["median"] == pytest.approx(statistics.median(range(1, 31)))
+    assert found["dense"]["median"] == pytest.approx(statistics.median(range(1, 41)))
     assert found["dense"]["minimum"] == pytest.approx(1.0)
-    # The 5th and 95th of 30 values lie 1.45 and 27.55 steps from the first.
-    assert found["dense"]["p5"] == pytest.approx(2.45)
-    assert found["dense"]["p95"] == pytest.approx(28.55)
+    # The 5th and 95th of 40 values lie 1.95 and 37.05 steps from the first.
+    assert found["dense"]["p5"] == pytest.approx(2.95)
+    assert found["dense"]["p95"] == pytest.approx(38.05)
     for key in ("median", "p5", "p95", "minimum"):
         assert found["compressed"][key] == pytest.approx(250.0)
 
@@ -259,9 +264,9 @@ def test_times_are_milliseconds_without_the_warm_up(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("each", "seconds", "calls"),
     [
-        (1.0, 3.0, 30),  # slow networks: no fewer than 30
+        (1.0, 3.0, 40),  # slow networks: no fewer than 40
         (1e-6, 3.0, 500),  # fast ones: no more than 500
-        (0.0125, 2.51, 101),  # 25 ms a turn: until 2.51 s have passed
+        (0.0125, 2.51, 100),  # 25 ms a turn, 625 ms a set: until 2.51 s have passed, to a set's end
     ],
 )
 def test_the_number_of_calls(
@@ -269,7 +274,7 @@ def test_the_number_of_calls(
 ) -> None:
     stage = Stage(monkeypatch, **{name: (each for _ in count()) for name in "ab"})
     assert latency(MODELS, (1, 3), seconds=seconds)["calls"] == calls
-    assert stage.calls.count("a") == stage.calls.count("b") == 10 + calls
+    assert stage.calls.count("a") == stage.calls.count("b") == calls + 5 * calls // 20
 
 
 def test_progress_is_told_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +293,7 @@ def test_progress_is_told_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     Stage(monkeypatch, **{name: (1.0 for _ in count()) for name in "ab"})
     listener = Listener()
     latency(MODELS, (1, 3), progress=listener)
-    assert listener.turns == 30
+    assert listener.turns == 40
 
 
 def test_real_files_are_measured() -> None:

@@ -189,6 +189,7 @@ def test_wheel_holds_the_package_and_nothing_else(tree: Path, tmp_path: Path) ->
             file.relative_to(ROOT).as_posix()
             for file in ROOT.glob("compressor/channels/profiles/*")
         ),
+        "compressor/reporting/report.schema.json",
         *(f"compressor/{f.relative_to(ROOT).as_posix()}" for f in ROOT.glob("benchmarks/**/*.mjs")),
     }
     built = {name for name in names if name.startswith("compressor/coding/_core.")}

@@ -20,6 +20,7 @@ from compressor.settings import Prune, Share, Training
 from compressor.storage import plain_state
 from compressor.training import data as datasets
 from compressor.training.data import Data
+from tests.conftest import timed
 
 ARCH = """
 import torch
@@ -70,7 +71,7 @@ Job = Callable[..., pipeline.Run]
 @pytest.fixture
 def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
-        return {"ms": {name: {"median": 1.0} for name in models}}
+        return timed(**dict.fromkeys(models, 1.0))
 
     monkeypatch.setattr(pipeline, "latency", measured)
 
@@ -79,7 +80,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("net.dcz", "net.onnx", "recipe.toml")}
 
 
-def test_a_run_leaves_four_files_that_agree_with_each_other(job: Job, tmp_path: Path) -> None:
+def test_a_run_leaves_six_files_that_agree_with_each_other(job: Job, tmp_path: Path) -> None:
     run = job(tmp_path / "out")
     report = run.execute()
     folder = tmp_path / "out"
@@ -88,7 +89,9 @@ def test_a_run_leaves_four_files_that_agree_with_each_other(job: Job, tmp_path: 
         "net.dcz",
         "net.onnx",
         "recipe.toml",
+        "report.html",
         "report.json",
+        "report.md",
     ]
     assert json.loads((folder / "report.json").read_text()) == report
     decoded = artifact.read(folder / "net.dcz")
@@ -275,7 +278,7 @@ def test_a_network_may_be_called_like_a_stage(
 
     def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
         compared.update(models)
-        return {"ms": {}}
+        return timed(**dict.fromkeys(models, 1.0))
 
     monkeypatch.setattr(pipeline, "latency", measured)
     network = loading.load(checkpoint, arch=f"{checkpoint.parent / 'arch.py'}:build")

@@ -178,7 +178,7 @@ def test_retraining_keeps_the_sparsity_to_the_weight(optimizer: str, rounds: int
         epochs=4, lr=0.01, batch_size=16, weight_decay=0.01, optimizer=optimizer, warmup=0.0
     )
     net = network()
-    prune(net, Prune(0.8, rounds, retrain), Context(toy_data()))
+    prune(net, Prune(0.8, rounds=rounds, retrain=retrain), Context(toy_data()))
     for layer in compressible_layers(net.module).values():
         mask = mask_of(layer)
         assert mask is not None
@@ -300,5 +300,7 @@ def test_progress_is_told_round_by_round() -> None:
             titles.append(title)
             yield lambda note="": None
 
-    prune(network(), Prune(0.1, 2, RETRAIN), Context(toy_data(), progress=Listener()))
+    prune(
+        network(), Prune(0.1, rounds=2, retrain=RETRAIN), Context(toy_data(), progress=Listener())
+    )
     assert titles == ["retrain 1/2", "retrain 2/2"]

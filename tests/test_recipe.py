@@ -49,9 +49,13 @@ FULL = Recipe(
     threads=2,
 )
 # Share and calibrate are two ways to do one thing: no recipe has both.
-# So are a ratio of channels and a target.
+# So are a ratio of channels and a target, and a sensitivity and a sparsity.
 CALIBRATED = dataclasses.replace(
-    FULL, share=None, calibrate=Calibrate(max_drop=0.5), channels=Channels(target_macs=0.5)
+    FULL,
+    share=None,
+    calibrate=Calibrate(max_drop=0.5),
+    channels=Channels(target_macs=0.5),
+    prune=Prune(sparsity=0.5),
 )
 
 
@@ -62,7 +66,8 @@ def whole(path: tuple[str, ...]) -> Recipe:
     """The full recipe that has the section of ``path``."""
     if path == ("channels", "target_latency"):
         return TIMED
-    other = path[:1] == ("calibrate",) or path == ("channels", "target_macs")
+    goals = (("channels", "target_macs"), ("prune", "sparsity"), ("prune", "scope"))
+    other = path[:1] == ("calibrate",) or path in goals
     return CALIBRATED if other else FULL
 
 
@@ -177,8 +182,9 @@ def test_every_default_is_written_out() -> None:
 
     assert set(table) == {item.name for item in dataclasses.fields(FULL)} - {"calibrate"}
     check(CALIBRATED.calibrate, tomllib.loads(CALIBRATED.to_toml())["calibrate"])
-    for name in ("prune", "share", "encode", "export", "data"):
+    for name in ("share", "encode", "export", "data"):
         check(getattr(FULL, name), table[name])
+    check(Prune, table["prune"] | {"sparsity": "the other goal"})
     check(Training, table["prune"]["retrain"])
     check(Training, table["share"]["finetune"])
     assert table["prune"]["sensitivity"] == {"*": 0.25}
@@ -208,10 +214,18 @@ CHANGED: dict[Dotted, object] = {
     ("channels", "recalibrate"): 77,
     ("channels", "reconstruct"): 77,
     ("prune", "sensitivity"): 0.26,
+    ("prune", "sparsity"): 0.26,
+    ("prune", "scope"): "erk",
+    ("prune", "schedule"): "splicing",
+    ("prune", "ramp"): 0.25,
+    ("prune", "every"): 7,
+    ("prune", "hysteresis"): 0.25,
+    ("prune", "freeze"): 0.125,
     ("prune", "rounds"): 2,
     ("share", "bits"): 4,
     ("share", "init"): "density",
     ("share", "rate"): 0.01,
+    ("share", "threshold"): 0.06,
     ("calibrate", "noise"): 0.5,
     ("calibrate", "max_drop"): 0.25,
     ("calibrate", "images"): 77,
@@ -244,6 +258,7 @@ CHANGED: dict[Dotted, object] = {
         "weight_decay": 0.01,
         "batch_size": 64,
         "warmup": 0.1,
+        "rewind": 100,
         "augment": "none",
         "distill": 0.5,
         "temperature": 2.0,
@@ -359,7 +374,7 @@ def test_ways_to_write_a_width(text: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "sensitivity", [-1, -0.001, math.nan, math.inf, "nan", "-1", "abc", "", None, False, [1]]
+    "sensitivity", [-1, -0.001, math.nan, math.inf, "nan", "-1", "abc", "", False, [1]]
 )
 def test_sensitivities_that_cannot_be(sensitivity: Any) -> None:
     with pytest.raises(UsageError, match="prune sensitivity"):

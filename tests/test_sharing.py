@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor.errors import StageError
-from compressor.layers import compressible_layers, mask_of, shared_of
+from compressor.errors import StageError, UsageError
+from compressor.layers import Nearest, compressible_layers, mask_of, shared_of
 from compressor.network import Context, Network
 from compressor.pruning import prune
 from compressor.quantization import share
@@ -90,6 +90,57 @@ def test_layers_have_codebooks_of_their_own_width() -> None:
         assert rows[name]["centroids"] == len(np.unique(weight[weight != 0]))
         assert rows[name]["centroids"] <= 2 ** rows[name]["bits"]
     assert report.history == []
+
+
+def test_codebooks_of_any_size() -> None:
+    net = network()
+    settings = Share("conv=2bit,fc=4bit", finetune=STILL, centroids="fc1=5,fc2=3")
+    rows = {row["layer"]: row for row in share(net, settings, Context()).layers}
+    for name, size in (("conv", 4), ("fc1", 5), ("fc2", 3)):
+        weight = compressible_layers(net.module)[name].weight.numpy()
+        assert len(np.unique(weight[weight != 0])) == rows[name]["centroids"] == size
+
+
+@pytest.mark.parametrize("size", [0, 65537, 2.5, "few"])
+def test_a_codebook_of_another_size_is_refused(size: object) -> None:
+    with pytest.raises(UsageError, match=r"share\.centroids"):
+        Share(centroids=size)  # type: ignore[arg-type]
+
+
+def test_behind_shared_values_weights_train_on() -> None:
+    """They may change centroids, none comes back from zero, and the loss is lower than without."""
+    losses, labels = [], []
+    for train in (STILL, FINETUNE):
+        torch.manual_seed(1)
+        net = network()
+        zero = {name: weight == 0 for name, weight in weights(net.module).items()}
+        share(net, Share(centroids=3, finetune=STILL, train=train), Context(toy_data()))
+        for name, weight in weights(net.module).items():
+            np.testing.assert_array_equal(weight == 0, zero[name])
+            assert len(np.unique(weight[weight != 0])) <= 3
+        losses.append(loss(net.module, toy_data()))
+        labels.append(assignments(net.module))
+    assert losses[1] < losses[0]
+    assert any((labels[0][name] != labels[1][name]).any() for name in labels[0])
+
+
+def test_the_values_behind_are_moved_by_one_lloyd_step() -> None:
+    weight = torch.tensor([[0.1, 0.3, 0.9], [1.1, 5.0, -2.0]])
+    mask = torch.tensor([[True, True, True], [True, False, True]])
+    nearest = Nearest(mask, torch.tensor([0.0, 1.0]))
+    behind = weight.clone().requires_grad_()
+    found = nearest(behind)
+    # -2, 0.1 and 0.3 go to the lower entry, 0.9 and 1.1 to the upper; entries become their means,
+    # -0.5333 and 1, and then 0.3 is nearer to 1: half-way is 0.2333.
+    low = np.float32((-2 + 0.1 + 0.3) / 3)
+    expected = np.array([[low, 1.0, 1.0], [1.0, 0.0, low]])
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-6)
+    (found * torch.arange(6.0).view(2, 3)).sum().backward()
+    assert behind.grad is not None
+    np.testing.assert_array_equal(behind.grad.numpy(), [[0, 1, 2], [3, 0, 5]])
+    before = nearest.codebook.clone()
+    nearest.eval()(weight)
+    assert torch.equal(nearest.codebook, before)
 
 
 def test_every_weight_gets_its_nearest_centroid_and_the_error_is_reported() -> None:

@@ -19,7 +19,7 @@ from compressor.artifact import Shared
 from compressor.layers import compressible_layers, mask_layer, share_layer, shared_of
 from compressor.models import get
 from compressor.network import Network
-from compressor.storage import load_decoded, plain_state, rounded, stored_tensors
+from compressor.storage import load_decoded, on_grid, plain_state, rounded, stored_tensors
 
 Floats = NDArray[np.float32]
 
@@ -293,3 +293,42 @@ def test_single_numbers_count_as_vectors() -> None:
     stored = stored_tensors(network, "fp16")["scale"]
     assert isinstance(stored, np.ndarray)
     assert same_bits(stored, np.array(half(float(np.float32(0.1))), dtype=np.float32))
+
+
+# ---- biases on a grid ----------------------------------------------------------------------------
+
+
+@given(
+    hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-8, 8, width=16)),
+    st.integers(2, 12),
+)
+def test_biases_are_multiples_of_a_step_within_half_of_it(values: Floats, bits: int) -> None:
+    found = on_grid(values, bits)
+    most = 2 ** (bits - 1) - 1
+    step = float(np.abs(values).max()) / most
+    assert np.abs(found - values).max() <= 0.5 * step * (1 + 2**-10)
+    assert len(np.unique(found)) <= 2 * most + 1
+    assert not np.signbit(found[found == 0]).any()
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_the_file_packs_biases_of_so_many_bits(bits: int) -> None:
+    module = nn.Sequential(nn.Linear(5, 400), nn.ReLU(), nn.Linear(400, 3))
+    network = Network(module, torch.zeros(1, 5), "net", "net")
+    stored = stored_tensors(network, "fp16", bits)
+    decoded = artifact.decode(artifact.encode(stored, profile="best"))
+    (entry,) = (each for each in decoded.entries if each.name == "0.bias")
+    assert entry.mode == artifact.Mode.PACKED
+    assert entry.bytes <= 400 * bits // 8 + 8
+    tensors = decoded.tensors()
+    np.testing.assert_array_equal(tensors["0.bias"], stored["0.bias"])
+    load_decoded(module, tensors)
+    np.testing.assert_array_equal(plain_state(module)["0.bias"], tensors["0.bias"])
+
+
+def test_norms_and_codebooks_keep_their_width() -> None:
+    module = Small()
+    network = Network(module, torch.zeros(1, 2, 6, 6), "small", "Small")
+    plain, coarse = (stored_tensors(network, "fp32", bits) for bits in (0, 3))
+    changed = {n for n in plain if not np.array_equal(plain[n], coarse[n])}  # type: ignore[arg-type]
+    assert changed == {"depthwise.bias", "up.bias", "fc.bias"}

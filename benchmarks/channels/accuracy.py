@@ -35,7 +35,7 @@ from compressor.benchmarks.channels.thin_resnets import (
 )
 from compressor.benchmarks.experiments import save
 from compressor.channels import remove_channels
-from compressor.channels.allocation import Bounds, multiple
+from compressor.channels.limits import Limits
 from compressor.channels.plan import Plan
 from compressor.errors import StageError
 from compressor.network import Context, Network
@@ -176,7 +176,7 @@ def as_fast_as(work: Work, rival: bytes) -> tuple[nn.Module, Row]:
     plan = Plan(work.network, chosen(PARTS[0], round=1), work.context)
     for part, step in itertools.product(PARTS, ROUNDS):
         settings = chosen(part, round=step)
-        plan.settings, plan.bounds = settings, Bounds(settings.keep, multiple(step))
+        plan.settings, plan.limits = settings, Limits.of(plan.macs, settings.keep, step)
         removed = plan.removed(1, plan.macs.dense)
         module = plan.cut(removed).module
         plan.fit(module, removed)

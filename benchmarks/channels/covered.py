@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from compressor.benchmarks.channels.networks import Built, attempted, build
-from compressor.channels.allocation import Bounds, multiple, uniform
+from compressor.channels.allocation import uniform, worth
+from compressor.channels.cost import Macs
 from compressor.channels.cutting import Cut, cut
 from compressor.channels.dependencies import Dependencies
 from compressor.channels.importance import importance
+from compressor.channels.limits import Limits
 from compressor.channels.proof import compare, run, zero
 from compressor.export import graph, onnx, verify
 from compressor.reporting.measure import layer_macs
@@ -61,9 +63,10 @@ def cover(row: Row) -> None:
     row["seconds"]["analysis"] = _since(begin)
     row.update(analysed(dependencies))
     row["step"] = "cut"
-    scores = importance(dependencies, module, "l2")
-    ratios = [RATIO] * len(dependencies.groups)
-    removed = uniform(dependencies.groups, scores, ratios, Bounds(KEEP, multiple(1)))
+    groups = dependencies.groups
+    worths = worth(groups, importance(dependencies, module, "l2"), raw=False)
+    wanted = uniform(groups, worths, [RATIO] * len(groups))
+    removed = Limits.of(Macs(dependencies), KEEP, 1).met(wanted, worths)
     if not len(removed):
         raise RuntimeError("nothing can be removed")
     begin = perf_counter()

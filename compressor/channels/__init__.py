@@ -8,7 +8,8 @@
 
 from compressor.channels.cutting import Kept
 from compressor.channels.dead import remove_dead
+from compressor.channels.ordering import order_channels
 from compressor.channels.plan import preview
 from compressor.channels.stage import remove_channels
 
-__all__ = ["Kept", "preview", "remove_channels", "remove_dead"]
+__all__ = ["Kept", "order_channels", "preview", "remove_channels", "remove_dead"]

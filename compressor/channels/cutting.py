@@ -85,6 +85,11 @@ class Kept:
             joined[axis] = joined[axis][indices] if axis in joined else indices
         return replace(later, layers=joined, rewritten=self.rewritten or later.rewritten)
 
+    def leading(self) -> "Kept":
+        """As many channels of each axis, but the first ones."""
+        first = {axis: np.arange(len(each)) for axis, each in self.layers.items()}
+        return replace(self, layers=first)
+
     def to_json(self) -> str:
         """As text, each layer's indices as runs: ``[first, length, ...]``."""
         layers = {f"{name}:{axis}": _runs(each) for (name, axis), each in self.layers.items()}

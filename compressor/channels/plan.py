@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.channels.allocation import Bounds, Removed, multiple, threshold, to_target, uniform
+from compressor.channels.allocation import Removed, threshold, to_target, uniform, worth
 from compressor.channels.cost import Macs
 from compressor.channels.cutting import Cut, cut
 from compressor.channels.dependencies import Dependencies, layer_of
 from compressor.channels.importance import importance
+from compressor.channels.limits import Limits
 from compressor.channels.moments import Reader, measure
 from compressor.channels.surgery import reconstruct
 from compressor.errors import StageError, UsageError
@@ -44,7 +45,7 @@ class Plan:
         data = context.data
         images = None if data is None else _images(data, context, _TAYLOR_IMAGES)
         self.readers = self._readers(network.module, context)
-        self.scores = importance(
+        scores = importance(
             self.dependencies,
             network.module,
             settings.criterion,
@@ -54,8 +55,13 @@ class Plan:
         )
         self.macs = Macs(self.dependencies)
         if settings.criterion == "obs" and settings.scope == "global":
-            self.scores = self.scores / np.maximum(self.macs.of_classes(), np.finfo(float).tiny)
-        self.bounds = Bounds(settings.keep, multiple(_step(settings)))
+            scores = scores / np.maximum(self.macs.of_classes(), np.finfo(float).tiny)
+        raw = settings.scope == "global" and settings.criterion in ("gamma", "obs")
+        self.worths = worth(groups, scores, raw=raw)
+        for group, ratio in zip(groups, self.ratios, strict=bool(self.ratios)):
+            if ratio == 0:
+                self.worths[group.classes] = np.inf
+        self.limits = Limits.of(self.macs, settings.keep, _step(settings))
 
     def _readers(self, module: nn.Module, context: Context) -> dict[str, Reader]:
         """Layers that read channels, measured where something is made of it."""
@@ -91,8 +97,26 @@ class Plan:
         return self._by()
 
     def leaving(self, part: float) -> Removed:
-        """What goes so that at most ``part`` of the MACs are left."""
-        return to_target(self._by, self.macs.left, part)[1]
+        """What goes so that at most ``part`` of the MACs are left.
+
+        Where many layers are near a multiple, a little more of a ratio takes much out of all of
+        them. Of these those come back that would lose most for their MACs, while there is room.
+        """
+        before, after = to_target(self._by, self.macs.left, part)
+        gone, earlier = self.dependencies.dead(after), self.dependencies.dead(before)
+        saved, steps = self.macs.of_classes(), []
+        for step in self.limits.steps:
+            changed = step.own[gone[step.own] != earlier[step.own]]
+            if len(changed):
+                lost = float(self.worths[changed].sum() / max(saved[changed].sum(), 1e-12))
+                steps.append((lost, step.own))
+        for _, own in sorted(steps, key=lambda each: -each[0]):
+            fewer = self.dependencies.dead(after)
+            fewer[own] = earlier[own]
+            found = self.limits.met(np.flatnonzero(fewer), self.worths)
+            if self.macs.left(after) < self.macs.left(found) <= part:
+                after = found
+        return after
 
     def _by(self, one: float | None = None) -> Removed:
         """By one ratio for all groups, or by a round's part of the rules' ratio of each."""
@@ -101,9 +125,10 @@ class Plan:
         if one is not None:
             parts = [one] * len(groups)
         if settings.scope == "uniform":
-            return uniform(groups, self.scores, parts, self.bounds)
-        raw = settings.criterion in ("gamma", "obs")
-        return threshold(groups, self.scores, max(parts), self.bounds, raw)
+            wanted = uniform(groups, self.worths, parts)
+        else:
+            wanted = threshold(groups, self.worths, max(parts))
+        return self.limits.met(wanted, self.worths)
 
     def widths(self, removed: Removed) -> dict[str, tuple[int, int]]:
         """The channels that each layer makes, before and after."""

@@ -35,6 +35,29 @@ class Proof:
         return asdict(self)
 
 
+class Removal:
+    """What is left of the inputs of an operator of the graph where classes are ``removed``."""
+
+    def __init__(self, dependencies: Dependencies, removed: Any) -> None:
+        self.dependencies = dependencies
+        self.dead = dependencies.dead(removed)
+
+    def left(self, node: fx.Node, axis: int) -> Tensor:
+        """Which indices of an axis of an operator's first input are left."""
+        return torch.from_numpy(self._left(node)[axis].copy())
+
+    def norm(self, node: fx.Node) -> "Callable[..., Tensor] | None":
+        """How to compute a norm or mean that would count what is removed; else None."""
+        found = _NORMS.get(operator_name(node))
+        if found is None or all(bool(kept.all()) for kept in self._left(node)):
+            return None
+        return found
+
+    def _left(self, node: fx.Node) -> list[Any]:
+        graph = self.dependencies.graph
+        return box(graph.labels.classes(graph.of(node.args[0])), self.dead)
+
+
 class Masked:
     """The original network with what ``removed`` names set to zero; runs on (N, ...) float32."""
 
@@ -42,8 +65,7 @@ class Masked:
         self, module: nn.Module, dependencies: Dependencies, removed: Any, dtype: torch.dtype
     ) -> None:
         self.dtype = dtype
-        self.dependencies = dependencies
-        self.dead = dependencies.dead(removed)
+        self.removal = Removal(dependencies, removed)
         self.originals: dict[fx.Node, fx.Node] = {}
         self.graph = unlifted(dependencies, self._remember)
         module = copy.deepcopy(module).to(dtype)
@@ -63,12 +85,6 @@ class Masked:
     def __call__(self, inputs: Tensor) -> Any:
         with torch.no_grad():
             return _Run(self).run(inputs.to(self.dtype))
-
-    def left(self, node: fx.Node, axis: int) -> Tensor:
-        """Which indices of an axis of an operator's first input are left."""
-        labels = self.dependencies.graph.of(self.originals[node].args[0])
-        classes = self.dependencies.graph.labels.classes(labels)
-        return torch.from_numpy(box(classes, self.dead)[axis].copy())
 
 
 def zero(tensors: dict[str, Tensor], keep: Keep) -> None:
@@ -92,8 +108,9 @@ class _Run(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "call_function":
             args, kwargs = self.fetch_args_kwargs_from_env(n)
-            if (norm := _NORMS.get(operator_name(self.masked.originals[n]))) is not None:
-                return norm(self.masked, n, *args, **kwargs)
+            original = self.masked.originals[n]
+            if (norm := _NORMS.get(operator_name(original))) is not None:
+                return norm(self.masked.removal, original, *args, **kwargs)
             wide = {torch.float32: self.masked.dtype}
             args = tuple(wide.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
             kwargs = {
@@ -105,11 +122,11 @@ class _Run(fx.Interpreter):
 
 
 def _layer_norm(
-    masked: Masked, node: fx.Node, x: Tensor, shape: list[int], *rest: Any, **_: Any
+    removal: Removal, node: fx.Node, x: Tensor, shape: list[int], *rest: Any, **_: Any
 ) -> Tensor:
     """Over the last axis, what is removed not counted."""
     weight, bias, eps = (*rest, *(None, None, 1e-5)[len(rest) :])[:3]
-    left = masked.left(node, -1)
+    left = removal.left(node, -1)
     count = left.sum()
     mean = (x * left).sum(-1, keepdim=True) / count
     variance = ((x - mean).square() * left).sum(-1, keepdim=True) / count
@@ -117,11 +134,11 @@ def _layer_norm(
 
 
 def _group_norm(
-    masked: Masked, node: fx.Node, x: Tensor, groups: int, *rest: Any, **_: Any
+    removal: Removal, node: fx.Node, x: Tensor, groups: int, *rest: Any, **_: Any
 ) -> Tensor:
     """Over groups of axis 1 and all that follow, what is removed not counted."""
     weight, bias, eps = (*rest, *(None, None, 1e-5)[len(rest) :])[:3]
-    left = masked.left(node, 1).to(x.dtype)
+    left = removal.left(node, 1).to(x.dtype)
     here = left.reshape(groups, -1, 1)
     parts = x.reshape(len(x), groups, here.shape[1], -1)
     count = here.sum((1, 2), keepdim=True) * parts.shape[-1]
@@ -131,13 +148,13 @@ def _group_norm(
     return (_affine(whole, weight, bias) * left).movedim(-1, 1)
 
 
-def _mean(masked: Masked, node: fx.Node, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+def _mean(removal: Removal, node: fx.Node, x: Tensor, *rest: Any, **named: Any) -> Tensor:
     """Over axes, what is removed not counted."""
     axes, keepdim = (*rest, *(named.get("dim"), named.get("keepdim", False))[len(rest) :])[:2]
     left = x.new_ones(1)
     for axis in range(x.ndim) if axes is None else axes:
         along = [-1 if at == axis % x.ndim else 1 for at in range(x.ndim)]
-        left = left * masked.left(node, axis).to(left).reshape(along)
+        left = left * removal.left(node, axis).to(left).reshape(along)
     left = left.expand_as(x)
     return (x * left).sum(axes, keepdim) / left.sum(axes, keepdim)
 

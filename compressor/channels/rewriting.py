@@ -19,10 +19,11 @@ from compressor.channels.propagation import concrete, leaves, operator_name, sha
 from compressor.channels.rules import argument_names, arguments_of, given
 from compressor.errors import StageError
 
-_CHECKS = (
+CHECKS = (
     *("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "_assert_async"),
     *("sym_constrain_range_for_size", "_guards_fn"),
 )
+"""Operators of a graph that compute nothing."""
 
 
 class GraphNetwork(nn.Module):
@@ -80,7 +81,7 @@ def unlifted(dependencies: Dependencies, edit: Edit | None = None) -> fx.Graph:
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in program.graph.nodes:
-        if operator_name(node) in _CHECKS:
+        if operator_name(node) in CHECKS:
             continue
         if node.op == "placeholder" and node.name in tensors:
             copies[node] = graph.create_node("get_attr", tensors[node.name])

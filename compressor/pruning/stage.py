@@ -1,11 +1,13 @@
-"""Stage 1: prune by threshold, retrain the survivors."""
+"""Stage 1: prune by threshold or to a sparsity, retrain the survivors."""
 
 import torch
 
 from compressor.errors import StageError
 from compressor.layers import compressible_layers, mask_layer
 from compressor.network import Context, Network, Row, StageReport
-from compressor.pruning.thresholds import deviation, magnitude_mask
+from compressor.pruning.allocation import Masks
+from compressor.pruning.goals import Goal, goal_of, magnitude_masks
+from compressor.pruning.ramps import Ramp
 from compressor.settings import Prune
 from compressor.training.fit import fit
 
@@ -14,28 +16,42 @@ def prune(network: Network, settings: Prune, context: Context) -> StageReport:
     """Mask the layers that the rules name, retrain; a report row per layer, one per epoch.
 
     A layer's threshold is its sensitivity times the standard deviation of the weights it came
-    with. In round r of n the threshold is r / n of that; what an earlier round pruned stays
-    pruned. Raises :class:`StageError` where a layer would vanish or a rule fits no layer.
+    with. In rounds, what an earlier one pruned stays pruned. Raises :class:`StageError` where a
+    layer would vanish, a rule fits no layer or weights are not finite.
     """
     layers = compressible_layers(network.module)
     if not layers:
         raise StageError(f"{network.name} has no convolution or linear layer to prune")
-    wanted = settings.rules.resolve({n: layer.kind for n, layer in layers.items()})
-    thresholds = {
-        name: sensitivity * deviation(layers[name].weight.cpu().numpy(), name)
-        for name, sensitivity in wanted.items()
-    }
+    goal = goal_of(layers, settings)
+    schedule = _in_rounds if settings.schedule == "rounds" else _while_training
+    history = schedule(network, goal, settings, context)
+    return StageReport([{"layer": name, **goal.row(name)} for name in goal.values], history)
+
+
+def _in_rounds(network: Network, goal: Goal, settings: Prune, context: Context) -> list[Row]:
+    layers = compressible_layers(network.module)
     history: list[Row] = []
     for step in range(1, settings.rounds + 1):
-        for name, threshold in thresholds.items():
-            weight = layers[name].weight
-            mask = magnitude_mask(weight.cpu().numpy(), threshold * (step / settings.rounds), name)
-            mask_layer(layers[name], torch.from_numpy(mask).to(weight.device))
+        masks = magnitude_masks(goal.in_round(step, settings.rounds), layers, settings.rate)
+        for name, mask in masks.items():
+            mask_layer(layers[name], torch.from_numpy(mask).to(layers[name].weight.device))
         title = "retrain" if settings.rounds == 1 else f"retrain {step}/{settings.rounds}"
         epochs = fit(network.module, settings.retrain, context, title)
-        history += [{"round": step, **epoch.row()} for epoch in epochs]
-    rows = [
-        {"layer": name, "sensitivity": wanted[name], "threshold": threshold}
-        for name, threshold in thresholds.items()
+        sparsity = _sparsity(masks)
+        history += [{"round": step, **epoch.row(), "sparsity": sparsity} for epoch in epochs]
+    return history
+
+
+def _while_training(network: Network, goal: Goal, settings: Prune, context: Context) -> list[Row]:
+    ramp = Ramp(compressible_layers(network.module), goal, settings)
+    epochs = fit(network.module, settings.retrain, context, settings.schedule, ramp.after_step)
+    ramp.finish(trained=bool(epochs))
+    return [
+        {"round": 1, **epoch.row(), "sparsity": ramp.sparsities.get(epoch.epoch)}
+        for epoch in epochs
     ]
-    return StageReport(rows, history)
+
+
+def _sparsity(masks: Masks) -> float:
+    """Of all these layers together."""
+    return 1 - sum(int(m.sum()) for m in masks.values()) / sum(m.size for m in masks.values())

@@ -131,9 +131,9 @@ class _Watch:
         ]
 
     def _read(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        columns = _columns(self.layer.module, inputs[0].detach(), self.generator)
-        self.moments += (columns.transpose(1, 2) @ columns).cpu()
-        self.count += columns.shape[1]
+        read = layout(self.layer.module, inputs[0].detach(), self.generator)
+        self.moments += (read.transpose(1, 2) @ read).cpu()
+        self.count += read.shape[1]
 
     def _wait(self, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
         output.register_hook(self._learn)  # type: ignore[no-untyped-call]
@@ -160,7 +160,7 @@ def _width(columns: int) -> int:
     return next(columns // parts for parts in range(fewest, columns + 1) if columns % parts == 0)
 
 
-def _columns(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+def layout(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
     """What some positions read, (b, positions, columns); drawn where there are very many."""
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         positions = unfold(module, x).transpose(1, 2)  # (B, positions, inputs)

@@ -7,13 +7,14 @@ import torch
 from numpy.typing import NDArray
 
 from compressor.errors import StageError
-from compressor.layers import Layer, compressible_layers, share_layer
+from compressor.layers import Layer, compressible_layers, retrain_shared, settle_shared, share_layer
 from compressor.network import Context, Network, Row, StageReport
+from compressor.quantization import ternary
 from compressor.quantization.clustering import cluster
 from compressor.quantization.inputs import drawn
 from compressor.quantization.rate_aware import quantize
 from compressor.quantization.sensitivity import Sensitivity, measure
-from compressor.settings import Init, Share
+from compressor.settings import TERNARY, Init, Share
 from compressor.training.fit import fit
 
 _IMAGES = 500
@@ -25,8 +26,10 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
 
     Where the layer's rate is over 0, `compressor.quantization.rate_aware` takes the place of
     k-means, with what errors cost the outputs where there are data to tell. Weights that are zero
-    stay out of the codebook and stay zero. Fine-tuning moves centroids (by gradients summed per
-    cluster; Deep Compression, section 3.3), biases and norms; assignments stay.
+    stay out of the codebook and stay zero. Ternary layers learn their assignments too
+    (`compressor.quantization.ternary`). Where ``settings.train`` has epochs, weights then train on
+    behind their shared values. Fine-tuning moves centroids (by gradients summed per cluster; Deep
+    Compression, section 3.3), biases and norms; other layers' assignments stay.
 
     Raises :class:`StageError` for a layer without a non-zero weight, or with none worth its bits.
     """
@@ -35,6 +38,7 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
         raise StageError(f"{network.name} has no convolution or linear layer to quantize")
     wanted = settings.rules.resolve({n: layer.kind for n, layer in layers.items()})
     rates = settings.rates.resolve({n: layer.kind for n, layer in layers.items()})
+    sizes = settings.sizes.resolve({n: layer.kind for n, layer in layers.items()})
     costs: dict[str, Sensitivity] = {}
     if context.data is not None and any(rates.values()):
         known = drawn(context.data, _IMAGES, context)
@@ -42,14 +46,35 @@ def share(network: Network, settings: Share, context: Context) -> StageReport:
     rows: list[Row] = []
     with context.progress.task("cluster", len(wanted)) as advance:
         for name, bits in wanted.items():
+            if bits == TERNARY:
+                ternary.begin(layers[name], settings.threshold)
+                rows.append({"layer": name, "bits": bits})
+                advance(name)
+                continue
             rate, cost = rates.get(name, 0.0), costs.get(name)
             importance = None if cost is None else cost.of_weights(layers[name]).float().numpy()
-            clusters = _Clusters(1 << int(bits), rate, settings.init, context.seed, importance)
+            k = int(sizes.get(name, 1 << int(bits)))
+            clusters = _Clusters(k, rate, settings.init, context.seed, importance)
             row = {"layer": name, "bits": int(bits), "rate": rate}
             rows.append(row | _share(layers[name], clusters))
             advance(name)
+    if settings.has_ternary and context.data is None:
+        context.progress.note("without data ternary weights are not trained: accuracy will suffer")
+    history = _trained(network, settings, context) if settings.train.epochs else []
     epochs = fit(network.module, settings.finetune, context, "fine-tune centroids")
-    return StageReport(rows, [epoch.row() for epoch in epochs])
+    trained = ternary.finish(layers)
+    for row in rows:
+        row.setdefault("centroids", trained.get(row["layer"]))
+    return StageReport(rows, history + [epoch.row() for epoch in epochs])
+
+
+def _trained(network: Network, settings: Share, context: Context) -> list[Row]:
+    layers = compressible_layers(network.module).values()
+    shared = [layer for layer in layers if retrain_shared(layer)]
+    epochs = fit(network.module, settings.train, context, "train behind centroids")
+    for layer in shared:
+        settle_shared(layer)
+    return [epoch.row() for epoch in epochs]
 
 
 def _share(layer: Layer, clusters: "_Clusters") -> Row:

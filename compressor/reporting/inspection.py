@@ -41,6 +41,24 @@ def contents(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+def parts_by_layer(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per layer with a weight: how it is written, and bytes by part."""
+    return [
+        {"layer": row["name"].removesuffix(".weight"), "mode": row["mode"], "parts": row["parts"]}
+        for row in found["tensors"]
+        if row["name"].endswith(".weight")
+    ]
+
+
+def breakdown(found: dict[str, Any]) -> dict[str, int]:
+    """Where the bytes of the file go: tensors by part, directory, graph; they add up to it."""
+    return {
+        **{part: sum(row["parts"][part] for row in found["tensors"]) for part in PARTS},
+        "directory": found["overhead_bytes"],
+        "graph": found["graph_bytes"],
+    }
+
+
 def contents_table(found: dict[str, Any]) -> Table:
     """The same for a terminal: one row per tensor, then where the rest of the file goes."""
     figures = ("shape", "mode", "sparsity", "k", "gap", "bits/w", *PARTS, "bytes")

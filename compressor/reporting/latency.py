@@ -9,12 +9,17 @@ import numpy as np
 from compressor.export.graph import INPUT
 from compressor.export.verify import session
 from compressor.progress import Progress
+from compressor.reporting.intervals import medians
 from compressor.settings import Channels
 
 NOISE = 0.05
 """A latency over its goal by less than this part may be the machine's noise."""
 
-WARMUP, MIN_ROUNDS, MAX_ROUNDS = 10, 30, 500
+WARMUP, MIN_ROUNDS, MAX_ROUNDS = 5, 40, 500
+SET = 20
+"""Rounds between which the models are loaded anew: two copies of one file may differ for good."""
+BINS = 40
+"""Of the histograms of single calls, evenly spaced by the logarithm of the time."""
 
 
 def latency(
@@ -27,32 +32,46 @@ def latency(
 ) -> dict[str, Any]:
     """Milliseconds per call of each model on one random input of ``shape`` (1, ...).
 
-    The models take turns, one call each, so that whatever else the machine does meets both. Each
-    runs at least 30 and at most 500 times, within about ``seconds`` in all. Gives, per model,
-    median, p5, p95 and minimum, and how it was measured.
+    The models take turns, one call each in an order drawn anew each round, so that whatever else
+    the machine does meets all; every :data:`SET` rounds they are loaded anew. Each runs at least
+    40 and at most 500 times, within about ``seconds`` in all. Gives, per model, median, p5, p95,
+    minimum, 95 % intervals of the median and of how many times faster than the first it is, and
+    a histogram of all calls, outliers kept; and how it was measured.
     """
-    sessions = {name: session(model, threads) for name, model in models.items()}
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal(shape).astype(np.float32)
+    names, count = list(models), 0
     times: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(WARMUP):
-        for run in sessions.values():
-            run.run(None, {INPUT: x})
     deadline = time.perf_counter() + seconds
     with (progress or Progress()).task("latency", MAX_ROUNDS) as advance:
-        for count in range(MAX_ROUNDS):
-            if count >= MIN_ROUNDS and time.perf_counter() > deadline:
-                break
-            for name, run in sessions.items():
-                begin = time.perf_counter()
-                run.run(None, {INPUT: x})
-                times[name].append(1e3 * (time.perf_counter() - begin))
-            advance()
+        while count < MIN_ROUNDS or (count < MAX_ROUNDS and time.perf_counter() < deadline):
+            sessions = {n: session(models[n], threads) for n in generator.permutation(names)}
+            for turn in range(WARMUP + SET):
+                for name in generator.permutation(names):
+                    begin = time.perf_counter()
+                    sessions[name].run(None, {INPUT: x})
+                    if turn >= WARMUP:
+                        times[name].append(1e3 * (time.perf_counter() - begin))
+                if turn >= WARMUP:
+                    advance()
+            count += SET
+    intervals = medians(times, names[0], SET)
+    edges = np.geomspace(*_range(times), BINS + 1)
     return {
         "runtime": "ONNX Runtime, CPU",
         "batch": shape[0],
         "threads": threads,
         "calls": len(next(iter(times.values()))),
-        "ms": {name: _summary(values) for name, values in times.items()},
+        "ms": {
+            name: _summary(values)
+            | {f"{key}_interval": list(found) for key, found in intervals[name].items()}
+            for name, values in times.items()
+        },
+        "histogram": {
+            "low": float(edges[0]),
+            "high": float(edges[-1]),
+            "counts": {n: np.histogram(v, edges)[0].tolist() for n, v in times.items()},
+        },
     }
 
 
@@ -83,3 +102,9 @@ def _summary(values: list[float]) -> dict[str, float]:
         "p95": float(p95),
         "minimum": float(min(values)),
     }
+
+
+def _range(times: Mapping[str, list[float]]) -> tuple[float, float]:
+    """A little more than from the fastest to the slowest call of all."""
+    every = [value for values in times.values() for value in values]
+    return 0.999 * min(every), 1.001 * max(every)

@@ -10,6 +10,7 @@ from torch import nn
 
 from compressor.errors import UsageError
 from compressor.layers import batch_norms
+from compressor.reporting import figures
 
 Scales = dict[str, NDArray[np.float32]]
 BINS = 60
@@ -44,13 +45,7 @@ def draw(
     pooled = {label: _pooled(found) for label, found in networks.items()}
     if not pooled or not all(len(values) for values in pooled.values()):
         raise UsageError("there are no scales to draw: the network has no batch norm with weights")
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("drawing needs matplotlib: pip install 'compressor[plots]'") from None
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = figures.new()
     edges = np.linspace(
         0, max(float(values.max()) for values in pooled.values()), BINS + 1
     ).tolist()
@@ -69,8 +64,7 @@ def draw(
     axes.set_xlabel("scale of a channel, |γ|")
     axes.set_ylabel("channels")
     axes.legend(fontsize=8)
-    with rc_context({"svg.hashsalt": "scales"}):
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figures.save(figure, path)
 
 
 def _pooled(found: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

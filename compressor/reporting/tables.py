@@ -8,6 +8,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from compressor.files import PAGES
+
 Json = dict[str, Any]
 STAGES = {
     **{"dense": "dense", "channels": "channels", "prune": "pruned", "share": "shared"},
@@ -118,6 +120,10 @@ def file_table(report: Json) -> Table:
     )
     for name, size, what in (*rows, *_optional_files(files, export)):
         table.add_row(name, f"{size:,}", f"{fp32 / size:.1f}x", what)
+    for name, what in zip(
+        PAGES, ("all of this and more, with plots", "for a pull request"), strict=True
+    ):
+        table.add_row(name, "", "", what)
     return table
 
 

@@ -20,11 +20,21 @@ from compressor.settings.files import (
     Export,
     Width,
 )
-from compressor.settings.prune import Prune, parse_sensitivity
+from compressor.settings.prune import (
+    ALLOCATIONS,
+    SCHEDULES,
+    SENSITIVITY,
+    Allocation,
+    Prune,
+    Schedule,
+    parse_sensitivity,
+    parse_sparsity,
+)
 from compressor.settings.quantize import (
     INITS,
     NOISE,
     RATE,
+    TERNARY,
     Calibrate,
     Init,
     Share,
@@ -34,6 +44,7 @@ from compressor.settings.quantize import (
 from compressor.settings.training import AUGMENTS, DISTILL, FROM_NOTHING, OPTIMIZERS, Training
 
 __all__ = [
+    "ALLOCATIONS",
     "AUGMENTS",
     "CRITERIA",
     "DISTILL",
@@ -44,8 +55,12 @@ __all__ = [
     "OPTIMIZERS",
     "RATE",
     "ROUNDS",
+    "SCHEDULES",
     "SCOPES",
+    "SENSITIVITY",
+    "TERNARY",
     "WIDTHS",
+    "Allocation",
     "Calibrate",
     "Channels",
     "Criterion",
@@ -57,6 +72,7 @@ __all__ = [
     "Prune",
     "Round",
     "Rules",
+    "Schedule",
     "Scope",
     "Share",
     "Training",
@@ -65,4 +81,5 @@ __all__ = [
     "parse_rate",
     "parse_ratio",
     "parse_sensitivity",
+    "parse_sparsity",
 ]

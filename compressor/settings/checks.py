@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from compressor.errors import UsageError
 from compressor.per_layer import PerLayer
 
-Rules = PerLayer | float | str | Mapping[str, float]
+Rules = PerLayer | float | str | Mapping[str, float | str]
 """A setting per layer, in any of the ways in which one can be written (``per_layer``)."""
 
 

@@ -18,20 +18,27 @@ class Encode:
     """Stage 3 (section 4): relative indices, entropy codes, the ``.dcz`` artifact.
 
     ``width`` is what vectors are rounded to (biases, norm parameters and statistics, codebooks);
-    weights that no stage shared stay fp32. ``profile`` is what the storage of each tensor is chosen
-    from: "best" is every mode, context mixing included, for the smallest file; "fast" leaves that
-    out and decodes at memory speed; "auto" is "best" for networks below five million parameters,
-    else "fast"; "huffman" is the paper's own storage; "flat" writes fixed-width codes, to see what
-    entropy coding brings. ``graph`` false leaves the ONNX graph out.
+    weights that no stage shared stay fp32. ``biases`` over 0 rounds the biases of layers to so many
+    bits instead, signed multiples of a step per layer. ``order`` sorts hidden units, which nobody
+    sees from outside, by how many weights make them: that codes better. ``profile`` is what the
+    storage of each tensor is chosen from: "best" is every mode, context mixing included, for the
+    smallest file; "fast" leaves that out and decodes at memory speed; "auto" is "best" for networks
+    below five million parameters, else "fast"; "huffman" is the paper's own storage; "flat" writes
+    fixed-width codes, to see what entropy coding brings. ``graph`` false leaves the ONNX graph out.
     """
 
     width: Width = "fp16"
+    biases: int = 0
+    order: bool = False
     profile: EncodeProfile = "auto"
     graph: bool = True
 
     def __post_init__(self) -> None:
         choice("encode.width", self.width, WIDTHS)
         choice("encode.profile", self.profile, ENCODE_PROFILES)
+        settle(self, biases=integer("encode.biases", self.biases, 0, 12))
+        if self.biases == 1:
+            raise UsageError("encode.biases is 1: a sign alone; give 2 to 12 bits, or 0")
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from compressor.training.slimming import penalise, scales
 AfterStep = Callable[[int, int], None]
 """Called after each step of the optimiser with (number of the step, from 1; steps in all).
 
-It may change masks and codebooks, the same way on every rank. One that remembers something has
-``state_dict()`` and ``load_state_dict(state)``, of tensors and plain values: its state is kept
-and given back with the network's where a training is resumed.
+It may change masks and codebooks, the same way on every rank, but no parameter may come or go. One
+that remembers something has ``state_dict()`` and ``load_state_dict(state)``, of tensors and plain
+values: its state is kept and given back with the network's where a training is resumed.
 """
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from compressor.benchmarks.environment import environment
 
 Json = dict[str, Any]
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def compress(arguments: Sequence[str], folder: Path) -> None:

@@ -1,0 +1,156 @@
+"""One-shot against iterative pruning with equal retraining, and torch's own pruning beside both.
+
+    python -m compressor.benchmarks.experiments.one_shot_iterative CHECKPOINT --data-root FOLDER
+
+Twelve rows: 50, 75 and 90 % of each layer's weights, pruned at once or in as many rounds as there
+are epochs of retraining, 3 or 5. CHECKPOINT is ``resnet20-12fca82f.th``. Each row is one run of
+the tool; beside it, ``torch.nn.utils.prune`` prunes the same checkpoint on the same schedule,
+retrained by the same loop without distillation, which it does not have. ``masks_equal`` tells
+whether the first round's masks are the same. Writes ``results/one_shot_iterative.json`` and
+``results/one_shot_iterative.svg``.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils import prune as rival
+
+from compressor import api, loading
+from compressor.benchmarks.experiments import RESULTS, compress, save
+from compressor.layers import compressible_layers
+from compressor.network import Context
+from compressor.pruning.goals import goal_of, magnitude_masks
+from compressor.recipe import Recipe
+from compressor.settings import Prune
+from compressor.training.fit import evaluate, fit
+
+Json = dict[str, Any]
+SPARSITIES = (0.5, 0.75, 0.9)
+EPOCHS = (3, 5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--arch", default="resnet20")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data-root", help="where the data set lies")
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--distill", type=float, default=0.9)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    parser.add_argument("--name", default="one_shot_iterative", help="of the result's files")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cases = [(s, e, r) for s in SPARSITIES for e in EPOCHS for r in (1, e)]
+    rows, commands = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        for sparsity, epochs, rounds in cases:
+            flags = settings(options, sparsity, epochs, rounds)
+            row = ours(options, flags, Path(scratch)) | theirs(options, sparsity, epochs, rounds)
+            rows.append({"sparsity": sparsity, "epochs": epochs, "rounds": rounds, **row})
+            commands.append(f"compress {options.checkpoint.name} {' '.join(flags)}")
+            print(line(rows[-1]), flush=True)
+    save(options.name, {"rows": rows}, commands)
+    draw(rows, RESULTS / f"{options.name}.svg")
+
+
+def settings(options: argparse.Namespace, sparsity: float, epochs: int, rounds: int) -> list[str]:
+    """The tool's flags of one row: ``epochs`` in all, shared out among the rounds."""
+    given = {
+        **{"arch": options.arch, "data": options.data, "threads": options.threads},
+        **{"sparsity": sparsity, "rounds": rounds, "epochs": epochs // rounds},
+        **{"lr": options.lr, "distill": options.distill},
+    }
+    return [text for name, value in given.items() for text in (f"--{name}", str(value))]
+
+
+def ours(options: argparse.Namespace, flags: list[str], folder: Path) -> Json:
+    """One run of the tool: accuracy, time per image in ONNX Runtime, sparsity of each layer."""
+    root = [] if options.data_root is None else [f"--data-root={Path(options.data_root).resolve()}"]
+    model = str(options.checkpoint.resolve())
+    compress([model, *flags, *root, "-q", "-o", "out", "--force"], folder)
+    report = json.loads((folder / "out" / "report.json").read_text())
+    stages, times = report["stages"], report["latency"]["ms"]
+    dense, pruned = stages["dense"]["accuracy"], stages["prune"]["accuracy"]
+    return {
+        "dense_accuracy": dense,
+        "accuracy": pruned,
+        "drop_points": 100 * (dense - pruned),
+        "ms_per_image": {name: times[name]["median"] for name in ("dense", "compressed")},
+        "speedup": times["dense"]["median"] / times["compressed"]["median"],
+        "layers": {row["layer"]: row["sparsity"] for row in stages["prune"]["layers"]},
+        "seconds": stages["prune"]["seconds"],
+    }
+
+
+def theirs(options: argparse.Namespace, sparsity: float, epochs: int, rounds: int) -> Json:
+    """torch.nn.utils.prune on the same schedule; its amounts are fractions of what is left."""
+    network = loading.load(options.checkpoint, arch=options.arch)
+    recipe = Recipe().with_settings(
+        {
+            **{"data.spec": options.data, "prune.sparsity": sparsity, "prune.rounds": rounds},
+            **{"prune.retrain.epochs": epochs // rounds, "prune.retrain.lr": options.lr},
+        }
+    )
+    data = api.load_data(recipe, network, options.data_root)
+    if data is None or recipe.prune is None:
+        raise RuntimeError("a recipe with data and pruning has neither")
+    layers = compressible_layers(network.module)
+    wanted = first_masks(recipe.prune, network.module)
+    equal = True
+    for step in range(rounds):
+        for name, layer in layers.items():
+            part = 1 - (1 - sparsity) ** (1 / rounds)
+            rival.l1_unstructured(layer.module, "weight", part)  # type: ignore[no-untyped-call]
+            if step == 0:
+                found = layer.module.get_buffer("weight_mask").bool().numpy()
+                equal = equal and np.array_equal(found, wanted[name])
+        fit(network.module, recipe.prune.retrain, Context(data), "torch")
+    accuracy = evaluate(network.module, data, data.test)
+    return {"torch_accuracy": accuracy, "masks_equal": equal}
+
+
+def first_masks(pruning: Prune, module: nn.Module) -> dict[str, Any]:
+    """This tool's masks of the first round."""
+    layers = compressible_layers(module)
+    return magnitude_masks(goal_of(layers, pruning).in_round(1, pruning.rounds), layers)
+
+
+def line(row: Json) -> str:
+    return (
+        f"{100 * row['sparsity']:.0f} % {row['epochs']} epochs {row['rounds']} rounds: "
+        f"{100 * row['accuracy']:.2f} % ({row['drop_points']:+.2f} points lost), torch's "
+        f"{100 * row['torch_accuracy']:.2f} %, masks {'equal' if row['masks_equal'] else 'DIFFER'}"
+    )
+
+
+def draw(rows: list[Json], path: Path) -> None:
+    """Accuracy against sparsity, a line for each schedule."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (epochs, once) in enumerate((e, once) for e in EPOCHS for once in (True, False)):
+        mine = [r for r in rows if r["epochs"] == epochs and (r["rounds"] == 1) == once]
+        label = f"{epochs} epochs, " + ("one-shot" if once else f"{epochs} rounds")
+        for key, style, who in (("accuracy", "-", ""), ("torch_accuracy", ":", ", torch")):
+            values = [100 * r[key] for r in mine]
+            at = [100 * r["sparsity"] for r in mine]
+            axes.plot(at, values, style, marker="o", color=f"C{number}", label=label + who)
+    axes.axhline(100 * rows[0]["dense_accuracy"], color="black", linewidth=1, label="dense")
+    axes.set_xlabel("sparsity, %")
+    axes.set_ylabel("accuracy, %")
+    axes.legend(fontsize=8)
+    with rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""A run's report as data: ``report.json``, which ``report.schema.json`` describes."""
+
+from typing import Any
+
+from compressor import __version__
+from compressor.network import Network
+from compressor.recipe import Recipe, to_table
+from compressor.reporting.environment import environment
+from compressor.reporting.latency import missed
+from compressor.reporting.rows import describe
+from compressor.reporting.schema import SCHEMA
+from compressor.training.data import Data
+
+Json = dict[str, Any]
+
+NEVER_MEASURED = (
+    "latency on a GPU, in other runtimes, on other machines, at other batch sizes or threads",
+    "peak memory, load time, energy",
+)
+"""What no run measures, and a reader may look for."""
+
+
+def record(
+    network: Network,
+    recipe: Recipe,
+    data: Data | None,
+    *,
+    fp32_bytes: int,
+    stages: Json,
+    files: dict[str, str],
+    times: Json,
+) -> Json:
+    """The report of a finished run; ``times`` are from ``latency``, ``files`` name the outputs."""
+    accuracy = [] if data else ["accuracy: no data set was given (--data)"]
+    return {
+        "schema": SCHEMA,
+        "tool": f"compressor {__version__}",
+        "network": {
+            "name": network.name,
+            "arch": network.arch,
+            "input_shape": list(network.example.shape),
+            "fp32_bytes": fp32_bytes,
+        },
+        "data": describe(data),
+        "stages": stages,
+        "files": files,
+        "latency": times,
+        "missed": missed(times, recipe.channels),
+        "recipe": to_table(recipe),
+        "environment": environment(),
+        "not_measured": [*accuracy, *NEVER_MEASURED],
+    }
