@@ -174,7 +174,7 @@ SETTINGS = {
 )
 @click.option("-o", "--output", type=FILE, metavar="FOLDER", help="[default: NAME-compressed]")
 @click.option("--force", is_flag=True, help="Overwrite the output folder's files.")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run from its last stage.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run where it stopped.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
@@ -189,31 +189,42 @@ def run(model: Path, **options: Any) -> None:
     if options["force"] and options["resume"]:
         raise UsageError("--force starts over and --resume continues: give one of them")
 
-    from compressor import api, loading, pipeline
+    from compressor import distributed
 
+    with distributed.started(recipe.device):
+        _run(model, recipe, options)
+
+
+def _run(model: Path, recipe: Recipe, options: dict[str, Any]) -> None:
+    """Of several ranks, each runs the recipe, and the first writes and prints."""
+    from compressor import api, distributed, loading, pipeline
+
+    first = distributed.is_first()
     network = loading.load(
         model,
         arch=recipe.arch,
         input_shape=recipe.input_shape,
         trust_pickle=options["trust_pickle"],
     )
-    progress = listening(options["quiet"])
+    progress = listening(options["quiet"] or not first)
     recipe = api.resolve(recipe, network, progress)
     data = api.load_data(recipe, network, options["data_root"])
     folder = options["output"] or Path(f"{network.name}-compressed")
     job = pipeline.Run(network, recipe, data, folder, progress)
-    if options["save_recipe"] is not None:
+    if first and options["save_recipe"] is not None:
         _save(recipe, options["save_recipe"], force=options["force"])
     if options["dry_run"]:
-        _dry_run(recipe, job.plan, folder, options)
+        if first:
+            _dry_run(recipe, job.plan, folder, options)
         return
     try:
         report = job.execute(resume=options["resume"], force=options["force"])
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "interrupted: the same command with --resume goes on from the last finished stage"
+            "interrupted: the same command with --resume goes on from where it stopped"
         ) from None
-    _show(report, folder, options)
+    if first:
+        _show(report, folder, options)
     if report["missed"]:
         raise TargetMissed("; ".join(report["missed"]) + " (all files were written)")
 

@@ -1,6 +1,8 @@
 """What several commands need: options, option types, one line for an error."""
 
+import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,12 +26,23 @@ class _File(click.Path):
         return super().convert(value, param, ctx)
 
 
+_PATIENCE = 2.0
+"""Seconds; torchrun looks at its processes ten times a second."""
+
 FILE = _File(path_type=Path)
 
 
 def show_error(message: str, hint: str | None = None) -> None:
-    """One line on stderr."""
+    """One line on stderr.
+
+    Of several processes that torchrun has started, the first speaks at once and the others after a
+    while: what all would say is said once, as torchrun ends them where one has failed.
+    """
     text = " ".join(message.split())
+    rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+    if rank != "0":
+        time.sleep(_PATIENCE)
+        text = f"process {rank}: {text}"
     click.echo(f"error: {text}" + (f" ({hint})" if hint else ""), err=True)
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,13 @@ from compressor.files import check_writable
 from compressor.recipe import from_table, to_table
 from compressor.settings import FROM_NOTHING, DataSpec, Training
 
-TRAINING = ("epochs", "lr", "batch_size", "weight_decay", "optimizer", "augment", "slimming")
+if TYPE_CHECKING:
+    from compressor.training.dense import Trained
+
+TRAINING = (
+    *("epochs", "lr", "batch_size", "weight_decay", "optimizer", "augment", "slimming"),
+    "precision",
+)
 # option -> the setting that it changes
 SETTINGS = {
     **{name: name for name in TRAINING},
@@ -38,6 +44,8 @@ SETTINGS = {
     help="L1 penalty on the scales of batch norms, 1e-5 or 1e-4 in the paper, for channels to be "
     "removed by their scales [default: 0].",
 )
+@click.option("--precision", help="fp32, bf16 or fp16 [default: fp32].")
+@click.option("--compile", is_flag=True, default=None, help="Train through torch.compile.")
 @click.option(
     "--validation", type=float, help="Fraction of the training images kept aside [default: 0.1]."
 )
@@ -51,44 +59,57 @@ SETTINGS = {
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: all cores].")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
+@click.option(
+    "--resume", is_flag=True, help="Continue an interrupted training from its last whole epoch."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def train(arch: str, data: str | None, output: Path | None, **options: Any) -> None:
     """Train ARCH (see --help of "compress run" for its forms) on --data and save its state_dict.
 
     The validation images are taken from the training images; the last epoch is what is saved and
-    reported.
+    reported. Several processes share the work where torchrun starts them:
+    "torchrun --nproc-per-node 2 -m compressor train ...".
     """
     if data is None:
         raise UsageError("training needs --data, for example --data mnist")
     target = output or Path(f"{arch.rpartition(':')[2]}.pt")
-    _check_target(target, options["force"])
+    if options["force"] and options["resume"]:
+        raise UsageError("--force starts over and --resume continues: give one of them")
     try:
         spec, training = _settings(data, options)
     except UsageError as error:
         raise UsageError(by_flag(str(error), SETTINGS, options)) from None
 
-    from compressor import checkpoint
-    from compressor.reporting.tables import percent
+    from compressor import distributed
     from compressor.training import dense
 
-    trained = dense.train(
-        arch,
-        spec,
-        training,
-        root=options["data_root"],
-        seed=options["seed"],
-        threads=options["threads"],
-        device=options["device"],
-        progress=listening(options["quiet"]),
-    )
-    checkpoint.write(trained.module.state_dict(), target)
-    if options["quiet"]:
-        return
+    with distributed.started(options["device"]):
+        distributed.by_first(lambda: _check_target(target, options["force"]))
+        trained = dense.train(
+            arch,
+            spec,
+            training,
+            root=options["data_root"],
+            seed=options["seed"],
+            threads=options["threads"],
+            device=options["device"],
+            progress=listening(options["quiet"] or not distributed.is_first()),
+            output=target,
+            resume=options["resume"],
+            force=options["force"],
+        )
+        if distributed.is_first() and not options["quiet"]:
+            _show(trained, arch, target, options["seed"])
+
+
+def _show(trained: "Trained", arch: str, target: Path, seed: int) -> None:
+    from compressor.reporting.tables import percent
+
     held = (
         "" if math.isnan(trained.validation) else f"{percent(trained.validation)} on validation, "
     )
     click.echo(
-        f"{target}: {arch}, epoch {len(trained.history)} (the last), seed {options['seed']}: "
+        f"{target}: {arch}, epoch {len(trained.history)} (the last), seed {seed}: "
         f"{held}{percent(trained.test)} on {trained.test_images:,} test images"
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor import artifact, checkpoint, loading, unpacking
+from compressor import artifact, checkpoint, distributed, loading, unpacking
 from compressor.channels import widths
 from compressor.errors import LoadError, UsageError
 from compressor.network import Network
@@ -72,9 +72,11 @@ def compress(
         run = Run(network, recipe, loaded, folder, progress or Progress())
         report = run.execute(resume=resume, force=force)
         files = report["files"]
-        blob = (folder / files["artifact"]).read_bytes()
-        model_bytes = (folder / files["onnx"]).read_bytes()
-    if resume:  # where the run was finished already, it did not touch the module
+        blob, model_bytes = distributed.by_first(
+            lambda: [(folder / files[name]).read_bytes() for name in ("artifact", "onnx")]
+        )
+    # Where the run was finished already, or decoded by another rank, it did not load the module.
+    if resume or not distributed.is_first():
         load_decoded(network.module, artifact.decode(blob).tensors())
     return Result(network.module, blob, model_bytes, report)
 
@@ -127,7 +129,8 @@ def resolve(recipe: Recipe, network: Network, progress: Progress | None = None) 
     """The recipe with what it left open found out, so that it repeats the run on its own."""
     channels = recipe.channels
     if channels is not None and not isinstance(channels.round, int):
-        step = widths.step_named(channels.round, progress)
+        named = channels.round
+        step = distributed.by_first(lambda: widths.step_named(named, progress))
         recipe = recipe.with_settings({"channels.round": step})
     return dataclasses.replace(
         recipe,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from compressor import distributed
 from compressor.errors import UsageError
 
 
@@ -30,7 +31,10 @@ def deterministic(threads: int | None, device: str) -> Iterator[torch.device]:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; :class:`UsageError` where this torch does not have it."""
+    """The device of that name; :class:`UsageError` where this torch does not have it.
+
+    Of several ranks on CUDA, each has the GPU of its own number.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -40,6 +44,10 @@ def find_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if not count:
         raise UsageError(f"--device {name}: this torch finds no CUDA device; use --device cpu")
+    if device.type == "cuda" and distributed.world() > 1:
+        if device.index is not None:
+            raise UsageError(f"--device {name}: give cuda, of which each process takes its own")
+        device = torch.device("cuda", distributed.local_rank())
     if (device.index or 0) >= count:
         raise UsageError(f"--device {name}: the last one here is {device.type}:{count - 1}")
     return device

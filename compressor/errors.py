@@ -9,6 +9,7 @@
     ├── ArtifactError          1   a .dcz file that is damaged, hostile or of another version
     ├── ExportError            1   an ONNX file that cannot be written or does not match PyTorch
     ├── OutputError            1   an output that exists, cannot be written or is another run's
+    ├── RankLost               1   another process of a distributed run has ended before its time
     ├── UsageError             2   an option or a recipe with a value that cannot be
     └── TargetMissed           3   everything was written, but a stated target was not met
 
@@ -44,6 +45,10 @@ class ExportError(CompressorError):
 
 class OutputError(CompressorError):
     """An output that exists already, cannot be written or belongs to another run."""
+
+
+class RankLost(CompressorError):
+    """Another process of a distributed run has ended, and this one cannot go on without it."""
 
 
 class UsageError(CompressorError):

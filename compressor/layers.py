@@ -222,6 +222,11 @@ def share_layer(layer: Layer, indices: Tensor, codebook: Tensor) -> None:
     """Replace a layer's weight by ``codebook[indices - 1]`` (0: pruned); see :class:`Shared`."""
     _strip(layer.module)
     parametrize.register_parametrization(layer.module, "weight", Shared(indices, codebook))
+    # torch gives the dense weight's own parameter another shape, which autograd's record of it,
+    # kept alive by whatever has averaged its gradients, does not follow: a codebook is a new one.
+    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
+    old = cast(nn.Parameter, steps.original)
+    steps.original = nn.Parameter(old.detach().clone(), requires_grad=old.requires_grad)
 
 
 def mask_of(layer: Layer) -> Tensor | None:

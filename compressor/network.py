@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
+    from compressor.training.checkpoints import Checkpoints
     from compressor.training.data import Data
 
 
@@ -62,7 +63,8 @@ class StageReport:
 class Context:
     """What a stage may use besides its settings: data (or none), device, seed, and an ear.
 
-    ``teacher`` is the dense network, frozen, where a training asks to be distilled from it.
+    ``teacher`` is the dense network, frozen, where a training asks to be distilled from it;
+    ``checkpoints`` is where the stage's trainings keep their state after each epoch, if anywhere.
     """
 
     data: "Data | None" = None
@@ -70,6 +72,7 @@ class Context:
     seed: int = 0
     progress: Progress = field(default_factory=Progress)
     teacher: nn.Module | None = None
+    checkpoints: "Checkpoints | None" = None
 
 
 def digest_tensors(state: dict[str, Tensor]) -> str:

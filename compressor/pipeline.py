@@ -2,6 +2,9 @@
 
 Each step does its work or, where an earlier run finished it, takes up what that run saved. Both
 ways lead through the same bytes, so a resumed run ends where an undisturbed one does.
+
+Several ranks (``distributed``) take the stages that train together, from the same numbers; what
+is measured and written in between and afterwards is the first one's.
 """
 
 import copy
@@ -16,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compressor import __version__, artifact, loading, preflight
+from compressor import __version__, artifact, distributed, loading, preflight
 from compressor.channels import Kept, order_channels, remove_channels, remove_dead
-from compressor.determinism import deterministic
+from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
 from compressor.export import graph, onnx, optional, verify
 from compressor.layers import bake, compressible_layers, restore
@@ -36,6 +39,7 @@ from compressor.reporting.record import record
 from compressor.reporting.render import rendered
 from compressor.reporting.rows import layer_row
 from compressor.storage import load_decoded, plain_state, stored_tensors
+from compressor.training.checkpoints import Checkpoints
 from compressor.training.data import Data, normalise
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
@@ -67,7 +71,7 @@ class Run:
         self.network = network
         self.recipe = recipe
         self.plan = preflight.check(network, recipe, data)
-        self.context = Context(data, torch.device(recipe.device), recipe.seed, progress)
+        self.context = Context(data, find_device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
         # Which test images the network classified rightly when it was last evaluated: bool (N,).
@@ -99,7 +103,8 @@ class Run:
             if distilled and self.context.data is not None:
                 # As loaded, before any stage: one that is resumed into has the same teacher.
                 self.context.teacher = frozen(self.network.module)
-            self._step("dense", self._dense, lambda: None)
+            if distributed.is_first():
+                self._step("dense", self._dense, lambda: None)
             if self.recipe.channels is not None:
                 self._train_stage("channels", remove_channels, self.recipe.channels)
             if self.recipe.prune is not None:
@@ -108,19 +113,25 @@ class Run:
                 self._train_stage("share", share, self.recipe.share)
             if self.recipe.calibrate is not None:
                 self._train_stage("calibrate", calibrate, self.recipe.calibrate)
-            self._step("dead", self._dead, lambda: self._take_up("dead"))
-            if self.recipe.encode.order:
-                self._step("order", self._order, self._take_up_order)
-            self._step("encode", self._encode, self._decode)
-            self._step("export", self._export, lambda: None)
-            report = {"fingerprint": self.workspace.fingerprint, **self._report()}
-            self.workspace.write(RECIPE, self.recipe.to_toml().encode())
-            pages = rendered(report)
-            for name, content in pages.items():
-                self.workspace.write(name, content)
-            outputs = {DCZ: self._name("dcz"), ONNX: self._name("onnx"), RECIPE: RECIPE}
-            outputs |= {_kept(end): self._name(end) for end in self._optional().values()}
-            self.workspace.publish(outputs | {name: name for name in pages}, report)
+            report = distributed.by_first(self._outputs)
+        if not distributed.is_first():
+            self._cut_as(report["stages"]["dead"].get("kept"))
+        return report
+
+    def _outputs(self) -> Json:
+        self._step("dead", self._dead, lambda: self._take_up("dead"))
+        if self.recipe.encode.order:
+            self._step("order", self._order, self._take_up_order)
+        self._step("encode", self._encode, self._decode)
+        self._step("export", self._export, lambda: None)
+        report = {"fingerprint": self.workspace.fingerprint, **self._report()}
+        self.workspace.write(RECIPE, self.recipe.to_toml().encode())
+        pages = rendered(report)
+        for name, content in pages.items():
+            self.workspace.write(name, content)
+        outputs = {DCZ: self._name("dcz"), ONNX: self._name("onnx"), RECIPE: RECIPE}
+        outputs |= {_kept(end): self._name(end) for end in self._optional().values()}
+        self.workspace.publish(outputs | {name: name for name in pages}, report)
         return report
 
     def _step(self, name: str, work: Callable[[], Json], resume: Callable[[], None]) -> None:
@@ -141,13 +152,17 @@ class Run:
         so one that is resumed into draws the same numbers."""
 
         def work() -> Json:
+            self.context.checkpoints = Checkpoints(self.workspace, name)
             return self._changed(name, stage(self.network, settings, self.context))
 
         self._step(name, work, lambda: self._take_up(name))
+        self.workspace.forget_trainings(name)
 
     def _changed(self, name: str, report: StageReport) -> Json:
         """Keep the network as a stage left it; what it reports, with what was measured of it."""
         self._resized(report.details.get("kept"))
+        if not distributed.is_first():
+            return {}
         self.workspace.save(name, self.network.module.state_dict())
         # Without entropy coding: the paper's size after this stage, before the next one.
         blob = artifact.encode(stored_tensors(self.network, "fp32"), profile="flat")

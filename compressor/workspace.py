@@ -4,13 +4,17 @@ While a run is under way, its folder holds ``.stages/``::
 
     run.json            model, data, recipe and tool that the run is of (its fingerprint)
     STAGE.json          written last when a stage is finished: what it reports
+    STAGE.training-N    its N-th training after its last whole epoch, until the stage is finished
     STAGE.safetensors   the network after a stage
     output.*            the outputs, until all are ready
 
 Every file is written whole or not at all. At the end the outputs appear in the folder itself, one
 atomic rename each, ``report.json`` last, and ``.stages/`` goes. So at every moment the folder
 shows whether it is finished, and of which run; a run killed at any point resumes from its last
-finished stage.
+finished stage, and a training in it from its last whole epoch.
+
+Of several ranks (``distributed``) the first alone has the folder. The others know what it held
+when it was opened, and write nothing.
 """
 
 import glob
@@ -24,6 +28,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from compressor import distributed
 from compressor.errors import OutputError
 from compressor.files import REPORT, explained, write_atomically
 
@@ -36,7 +41,10 @@ class Workspace:
     def __init__(self, folder: Path, fingerprint: Json) -> None:
         self.folder = folder
         self.stages = folder / ".stages"
-        self.fingerprint = fingerprint
+        # Which bytes come out depends on how many ranks share a batch: sums are rounded.
+        ranks = {"processes": distributed.world()} if distributed.world() > 1 else {}
+        self.fingerprint = {**fingerprint, **ranks}
+        self._held: dict[str, bytes] = {}
 
     def open(self, *, resume: bool, force: bool) -> Json | None:
         """Make the folder ready. Returns the finished report where there is nothing left to do.
@@ -44,6 +52,15 @@ class Workspace:
         Raises :class:`OutputError` where the folder is in use and neither ``resume`` nor ``force``
         is given, or where what is to be resumed is of another run.
         """
+        report = distributed.by_first(lambda: self._open(resume=resume, force=force))
+        if distributed.world() > 1 and report is None:
+            self._held = distributed.by_first(self._content)
+        return report
+
+    def _content(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.stages.iterdir()}
+
+    def _open(self, *, resume: bool, force: bool) -> Json | None:
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputError(f"{self.folder} is a file: choose another folder with -o")
         used = self.folder.is_dir() and any(self.folder.iterdir())
@@ -89,7 +106,8 @@ class Workspace:
                 "with -o, or overwrite with --force"
             )
         if other is not None and other != self.fingerprint:
-            parts = [key for key, value in self.fingerprint.items() if other.get(key) != value]
+            keys = {**self.fingerprint, **other}
+            parts = [key for key in keys if other.get(key) != self.fingerprint.get(key)]
             raise OutputError(
                 f"{self.folder} is of another run ({', '.join(parts)} changed): "
                 "repeat the command it was begun with, or start over with --force"
@@ -100,35 +118,50 @@ class Workspace:
 
     def finished(self, stage: str) -> Json | None:
         """What a finished stage reported, or None where it has yet to run."""
-        return _read_json(self.stages / f"{stage}.json")
+        name = f"{stage}.json"
+        return _parsed(self.read(name)) if self.has(name) else None
 
     def finish(self, stage: str, report: Json) -> None:
         """Mark a stage as finished; the last thing that it writes."""
-        self._write_json(self.stages / f"{stage}.json", report)
+        self.write(f"{stage}.json", _json(report))
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name to :meth:`read`."""
+        return (self.stages / name).exists() if distributed.is_first() else name in self._held
 
     def save(self, stage: str, state: dict[str, Tensor]) -> None:
         """Keep the network's ``state_dict`` after ``stage``."""
+        if not distributed.is_first():
+            return
         content = safetensors.torch.save(
             # clones: safetensors takes no two names for one memory
             {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         )
-        write_atomically(self.stages / f"{stage}.safetensors", content)
+        self.write(f"{stage}.safetensors", content)
 
     def saved(self, stage: str) -> dict[str, Tensor]:
         """The ``state_dict`` after ``stage``. Raises :class:`OutputError` where it is damaged."""
-        path = self.stages / f"{stage}.safetensors"
+        name = f"{stage}.safetensors"
         try:
-            return safetensors.torch.load(path.read_bytes())
-        except (OSError, SafetensorError):
+            return safetensors.torch.load(self.read(name))
+        except (OSError, KeyError, SafetensorError):
+            path = self.stages / name
             raise OutputError(f"{path} is damaged or gone: start over with --force") from None
 
     def write(self, name: str, content: bytes) -> None:
         """Keep an output, or anything else a later stage needs."""
-        write_atomically(self.stages / name, content)
+        if distributed.is_first():
+            write_atomically(self.stages / name, content)
 
     def read(self, name: str) -> bytes:
         """What :meth:`write` kept."""
-        return (self.stages / name).read_bytes()
+        return (self.stages / name).read_bytes() if distributed.is_first() else self._held[name]
+
+    def forget_trainings(self, stage: str) -> None:
+        """The stage is finished: no training of it is resumed any more."""
+        if distributed.is_first():
+            for path in self.stages.glob(f"{glob.escape(stage)}.training-*"):
+                path.unlink()
 
     def publish(self, outputs: Mapping[str, str], report: Json) -> None:
         """Put the outputs (kept name -> final name) in place, the report last; clear up."""
@@ -142,6 +175,8 @@ class Workspace:
 
     def leave(self) -> None:
         """A stage failed: where none has finished there is nothing to resume, and nothing stays."""
+        if not distributed.is_first():
+            return
         if any(path.stem != "run" for path in self.stages.glob("*.json")):
             return
         self._discard()
@@ -156,12 +191,23 @@ class Workspace:
                 shutil.rmtree(self.stages)
 
     def _write_json(self, path: Path, content: Json) -> None:
-        write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+        write_atomically(path, _json(content))
+
+
+def _json(content: Json) -> bytes:
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _read_json(path: Path) -> Json | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _parsed(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _parsed(text: bytes) -> Json | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
         return None
     return content if isinstance(content, dict) else None

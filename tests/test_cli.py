@@ -40,7 +40,7 @@ Compress = Callable[..., Outcome]
 STAGES = ("dense", "prune", "share", "encode", "export")
 OUTPUTS = ("net.dcz", "net.onnx", "recipe.toml")
 BOTH = ("--prune-sensitivity", "0.5", "--quantize", "fc=4bit,fc3=2bit")
-GO_ON = "error: interrupted: the same command with --resume goes on from the last finished stage"
+GO_ON = "error: interrupted: the same command with --resume goes on from where it stopped"
 SHORT = ("--epochs", 1, "--finetune-epochs", 1, "--threads", 1)
 
 
@@ -337,6 +337,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "seed": ("3", 3),
     "threads": ("3", 3),
     "device": ("cuda:1", "cuda:1"),
+    "precision": ("bf16", "bf16"),
+    "compile": ("true", True),
 }
 
 

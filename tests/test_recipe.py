@@ -274,6 +274,8 @@ CHANGED: dict[Dotted, object] = {
         "distill": 0.5,
         "temperature": 2.0,
         "slimming": 1e-4,
+        "precision": "bf16",
+        "compile": True,
     }.items()
 }
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from compressor import distributed
 from compressor.channels.cutting import Kept
 from compressor.channels.plan import Plan, nothing_removed
 from compressor.channels.speed import macs_for_latency
@@ -23,7 +24,10 @@ def remove_channels(network: Network, settings: Channels, context: Context) -> S
     details: Row = {}
     tried: list[dict[str, float]] = []
     if settings.target_latency is not None:
-        part, tried = macs_for_latency(network, settings, context, settings.target_latency)
+        target = settings.target_latency
+        part, tried = distributed.by_first(
+            lambda: macs_for_latency(network, settings, context, target)
+        )
         settings = replace(settings, target_latency=None, target_macs=part)
     plan = Plan(network, settings, context)
     groups, frozen, dense = plan.rows(), plan.dependencies.frozen(), plan.macs.dense

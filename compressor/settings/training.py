@@ -6,6 +6,7 @@ from compressor.errors import UsageError
 from compressor.settings.checks import choice, integer, number, settle
 
 OPTIMIZERS = ("sgd", "adam")
+PRECISIONS = ("fp32", "bf16", "fp16")
 AUGMENTS = ("auto", "none", "flip-crop", "affine", "elastic")
 
 DISTILL = 0.9
@@ -23,7 +24,9 @@ class Training:
     dimensions only, not on biases, norms or codebooks. ``augment`` "auto" is the data set's own.
     ``distill`` is the share of the loss that asks for the dense network's answers at
     ``temperature``, not for the labels. ``slimming`` is the price of batch norms' scales, which
-    drives those to 0 whose channels are needed least.
+    drives those to 0 whose channels are needed least. ``precision`` is that of convolutions and
+    matrix products ("bf16", "fp16": torch's autocast), and ``compile`` runs the network through
+    ``torch.compile``: both are faster on a GPU, and change the last bits of what is computed.
     """
 
     epochs: int = 10
@@ -38,10 +41,13 @@ class Training:
     distill: float = 0.0
     temperature: float = 4.0
     slimming: float = 0.0
+    precision: str = "fp32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("augment", self.augment, AUGMENTS)
+        choice("precision", self.precision, PRECISIONS)
         settle(
             self,
             epochs=integer("epochs", self.epochs, 0, 100_000),

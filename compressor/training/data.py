@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from compressor import distributed
 from compressor.errors import DataError, UsageError
 from compressor.training import data_files, data_folder, data_sources
+from compressor.training.augment import WHOLE, check_policy
 from compressor.training.augment import augment as apply_augment
-from compressor.training.augment import check_policy
 from compressor.training.data_arrays import Shape, Split, permuted
 from compressor.training.data_folder import Progress
 from compressor.training.data_sources import NAMED, Source, default_root
@@ -85,7 +86,8 @@ def load(
     if not 0 <= validation < 1:
         raise UsageError(f"the validation fraction must lie in [0, 1), not {validation}")
     try:
-        source = _read(spec, input_shape, root or default_root(), progress)
+        with distributed.in_turn():
+            source = _read(spec, input_shape, root or default_root(), progress)
     except OSError as error:
         raise DataError(f"data {spec} cannot be read: {error}") from error
     classes = _classes(source)
@@ -198,6 +200,17 @@ def _layout(split: Split) -> str:
     return f"images of shape {tuple(split.x.shape[1:])} and {split.x.dtype}"
 
 
+def on_device(split: Split, device: torch.device) -> Split:
+    """``split`` on a GPU where it takes at most a quarter of what is free there, else as it is.
+
+    Batches are then gathered where they are augmented and used, without a copy at every step.
+    """
+    if device.type != "cuda" or split.x.is_cuda:
+        return split
+    free, _ = torch.cuda.mem_get_info(device)
+    return split.to(device) if 4 * split.x.nbytes <= free else split
+
+
 def normalise(x: Tensor, data: Data) -> Tensor:
     """uint8 or float32 (B, C, H, W) on any device -> float32 of the same shape."""
     mean = torch.tensor(data.mean, device=x.device).view(-1, 1, 1)
@@ -217,11 +230,13 @@ def batches(
     shuffle_generator: torch.Generator | None = None,
     augment: str = "none",
     device: torch.device | str = "cpu",
+    share: slice = WHOLE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over ``split``: (x float32 (B, C, H, W) normalised, y int64 (B,)) on ``device``.
 
     A generator (on the CPU) shuffles the images and draws the augmentation; without one the
-    order is the split's own, and nothing is augmented. The last batch may be smaller. Raises
+    order is the split's own, and nothing is augmented. The last batch may be smaller. Of each
+    batch only ``share`` is made: the images that the whole has at these places. Raises
     UsageError for a batch size below 1 or an augmentation without a generator.
     """
     check_policy(augment)
@@ -229,7 +244,7 @@ def batches(
         raise UsageError(f"the batch size must be at least 1, not {batch_size}")
     if shuffle_generator is None and augment != "none":
         raise UsageError(f"the augmentation {augment} needs a generator")
-    return _batches(split, data, batch_size, shuffle_generator, augment, device)
+    return _batches(split, data, batch_size, shuffle_generator, augment, device, share)
 
 
 def _batches(
@@ -239,15 +254,21 @@ def _batches(
     generator: torch.Generator | None,
     augment: str,
     device: torch.device | str,
+    share: slice,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     order = None if generator is None else torch.randperm(len(split), generator=generator)
     for start in range(0, len(split), batch_size):
-        part = slice(start, start + batch_size)
+        stop = min(start + batch_size, len(split))
         if order is None or generator is None:
-            x, y = split.x[part].to(device), split.y[part].to(device)
+            own = slice(start + (share.start or 0), stop, share.step)
+            x, y = split.x[own].to(device), split.y[own].to(device)
         else:
-            index = order[part].to(split.x.device)
+            index = order[start:stop][share].to(split.x.device)
             x, y = split.x[index].to(device), split.y[index].to(device)
             if augment != "none":
-                x = apply_augment(_scaled(x), augment, generator, data.background)
+                x = apply_augment(
+                    *(_scaled(x), augment, generator, data.background),
+                    batch=stop - start,
+                    share=share,
+                )
         yield normalise(x, data), y

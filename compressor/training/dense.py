@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor import loading
+from compressor import __version__, checkpoint, distributed, loading
 from compressor.determinism import deterministic
-from compressor.errors import UsageError
+from compressor.errors import StageError, UsageError
 from compressor.network import Context
 from compressor.progress import Progress
+from compressor.recipe import to_table
 from compressor.settings import FROM_NOTHING, DataSpec, Training
 from compressor.training import data as datasets
+from compressor.training.checkpoints import Checkpoints
 from compressor.training.fit import check_fit, evaluate, fit
+from compressor.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,15 @@ def train(
     threads: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
 ) -> Trained:
     """Train ``arch`` on a data set; the last epoch stays, whatever an earlier one scored.
 
-    The validation images are taken from the training images and not trained on. Raises
+    The validation images are taken from the training images and not trained on. With ``output``
+    the ``state_dict`` is written there; until it is, the folder ``OUTPUT.training`` beside it holds
+    the last whole epoch, which ``resume`` goes on from and ``force`` discards. Raises
     :class:`CompressorError`.
     """
     torch.manual_seed(seed)
@@ -63,10 +71,42 @@ def train(
     module, _ = loading.build(arch, classes=data.classes)
     with deterministic(threads, device) as where:
         context = Context(data, where, seed, progress or Progress())
-        module.to(device)
-        check_fit(module, torch.zeros(1, *shape, device=device), data)
-        history = fit(module, training, context, f"train {arch}")
+        module.to(where)
+        check_fit(module, torch.zeros(1, *shape, device=where), data)
+        workspace = None
+        if output is not None:
+            about = {
+                "network": arch,
+                "data": data.fingerprint,
+                "settings": {
+                    **to_table(training),
+                    "seed": seed,
+                    "threads": torch.get_num_threads(),
+                },
+                "tool": __version__,
+            }
+            workspace = Workspace(output.with_name(f"{output.name}.training"), about)
+            workspace.open(resume=resume, force=force)
+            context.checkpoints = Checkpoints(workspace, "train")
+        try:
+            history = fit(module, training, context, f"train {arch}")
+        except StageError:
+            if workspace is not None:
+                workspace.leave()
+            raise
+        except KeyboardInterrupt:
+            if workspace is None:
+                raise
+            if not workspace.has("train.training-1"):  # there is nothing to go on from
+                workspace.leave()
+                raise
+            raise KeyboardInterrupt(
+                "interrupted: the same command with --resume goes on from the last whole epoch"
+            ) from None
         validation = evaluate(module, data, data.validation)
         test = evaluate(module, data, data.test)
+    if output is not None and workspace is not None and distributed.is_first():
+        checkpoint.write(module.state_dict(), output)
+        workspace.leave()
     rows = [epoch.row() for epoch in history]
     return Trained(module.cpu().eval(), validation, test, rows, len(data.test.y))

@@ -26,7 +26,7 @@ def loss_of(training: Training, teacher: nn.Module | None) -> Loss:
 
     def loss(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            answers = teacher(x)
+            answers = teacher(x).to(logits.dtype)  # 16 bits under autocast
         soft = distillation(logits, answers, training.temperature)
         hard = functional.cross_entropy(logits, y)
         return (1 - training.distill) * hard + training.distill * soft
