@@ -39,7 +39,7 @@ NO_DISTILLING = tuple(f"{each}.distill=0" for each in ("prune.retrain", "share.t
 # Each ingredient, and the settings that leave it out.
 WITHOUT: dict[str, tuple[str, ...]] = {
     "rate-aware scores": ("prune.rate=0",),
-    "splicing": ("prune.schedule=gradual",),
+    "gradual pruning": ("prune.schedule=rounds",),
     "distillation": (*NO_DISTILLING, "share.finetune.distill=0"),
     "training behind centroids": ("share.train.epochs=0",),
     "few centroids": ("share.centroids=16",),
