@@ -22,6 +22,7 @@ from compressor.network import Network
 from compressor.progress import Progress
 from compressor.recipe import Recipe
 from compressor.settings import Channels, Encode, Prune, Share
+from tests.conftest import timed
 
 
 def network(module: nn.Module, *shape: int) -> Network:
@@ -461,7 +462,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
-        return {"ms": {name: {"median": 1.0} for name in models}}
+        return timed(**dict.fromkeys(models, 1.0))
 
     monkeypatch.setattr(pipeline, "latency", measured)
 

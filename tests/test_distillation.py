@@ -21,7 +21,7 @@ from compressor.training import data as datasets
 from compressor.training.data import Data, Split
 from compressor.training.fit import fit
 from compressor.training.losses import distillation, frozen, loss_of
-from tests.conftest import Compress
+from tests.conftest import Compress, timed
 
 
 def images(count: int = 48) -> Data:
@@ -225,7 +225,7 @@ build.input_shape = (1, 8, 8)
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
-        return {"ms": {name: {"median": 1.0} for name in models}}
+        return timed(**dict.fromkeys(models, 1.0))
 
     monkeypatch.setattr(pipeline, "latency", measured)
     (tmp_path / "arch.py").write_text(ARCH)

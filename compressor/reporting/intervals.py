@@ -20,7 +20,8 @@ def wilson(share: float, count: int) -> Interval | None:
     middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
     spread = math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
     half = Z * spread / (1 + Z * Z / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low, high = middle - half, middle + half
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # share, also when rounded
 
 
 def paired(lost: int, won: int, count: int) -> Interval:
