@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +61,20 @@ def context(folder: Path, *, resume: bool = False, stage: str = "prune") -> Cont
     return found
 
 
-def die_at(patch: pytest.MonkeyPatch, optimizer: type[torch.optim.Optimizer], at: int) -> None:
-    """The ``at``-th step of the optimiser is never taken."""
-    step, taken = optimizer.step, [0]
+@contextmanager
+def dying_at(step: int) -> Iterator[None]:
+    """SGD never takes that step, counted from 1 over all trainings."""
+    whole, taken = torch.optim.SGD.step, [0]
 
-    def stop(self: torch.optim.Optimizer, *args: Any) -> Any:
+    def stop(self: torch.optim.SGD, *args: Any) -> Any:
         taken[0] += 1
-        if taken[0] == at:
+        if taken[0] == step:
             raise Killed
-        return step(self, *args)
+        return whole(self, *args)
 
-    patch.setattr(optimizer, "step", stop)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", stop)
+        yield
 
 
 # ---- one training ------------------------------------------------------------------------------
@@ -183,8 +188,7 @@ def test_pruning_while_training_goes_on_with_its_masks_and_its_history(
         return state_of(net.module), report.history
 
     whole, history = pruned(None)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        die_at(patch, torch.optim.SGD, 11)
+    with dying_at(11), pytest.raises(Killed):
         pruned(store(tmp_path))
     resumed, found = pruned(store(tmp_path, resume=True))
     assert whole.keys() == resumed.keys()
@@ -209,8 +213,7 @@ def test_a_run_killed_twice_in_an_epoch_resumes_to_the_same_files(
     assert compress(*words, "-o", whole).code == 0
     # In the retraining's second epoch; then 9 steps are left of it, and 2 epochs of fine-tuning go.
     for kill_at, stage in ((5, "prune"), (9 + 3 + 2, "share")):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            die_at(patch, torch.optim.SGD, kill_at)
+        with dying_at(kill_at), pytest.raises(Killed):
             compressor.compress(
                 shelf / "net.pt", recipe, data=data, output=killed, resume=stage == "share"
             )
@@ -335,7 +338,7 @@ def test_precision_is_that_of_matrix_products(precision: str, dtype: torch.dtype
 def test_a_precision_that_does_not_exist_is_refused(
     here: Path, shelf: Path, compress: Compress
 ) -> None:
-    with pytest.raises(UsageError, match="precision.*fp8.*fp32, bf16"):
+    with pytest.raises(UsageError, match=r"precision.*fp8.*fp32, bf16"):
         Training(precision="fp8")
     done = compress(*TRAIN, "--data", shelf / "data.npz", "--precision", "fp8")
     assert done.code == 2

@@ -127,8 +127,8 @@ def report(folder: Path) -> dict[str, Any]:
 
 def test_two_ranks_train_as_one_does(bench: Path, together: Ended, compress: Compress) -> None:
     """The network draws nothing and has no batch norm: the mean gradients of a batch are the same
-    but for rounding, the last batch, whose 13 images are shared as 7 and 6, included. Accuracies are within
-    three standard deviations of that of a proportion of 360 images."""
+    but for rounding, those of the last one too, whose 13 images are shared as 7 and 6. Accuracies
+    are within three standard deviations of that of a proportion of 360 images."""
     words = [bench / word if word in ("net.pt", "recipe.toml") else word for word in WORDS]
     assert compress(*words, "-o", bench / "one", "-q").code == 0
     one, two = report(bench / "one"), report(bench / "two")
