@@ -132,7 +132,10 @@ _LOST = (
 
 @contextmanager
 def _ended_by_torchrun() -> Iterator[None]:
-    """torchrun sends SIGTERM to the ranks that are left when one of them fails."""
+    """torchrun sends SIGTERM to the ranks that are left when one of them fails.
+
+    One that has noticed by itself goes on to say so: torchrun gives it half a minute.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         raise RankLost(_LOST)
@@ -140,11 +143,14 @@ def _ended_by_torchrun() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    later = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except RankLost:
+        later = signal.SIG_IGN
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, later)
 
 
 def _lost(error: RuntimeError) -> bool:

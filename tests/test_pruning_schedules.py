@@ -151,7 +151,7 @@ def test_gradual_masks_follow_the_cubic_and_then_stay() -> None:
     assert masks(net.module)["conv2"].all()
     seen, steps = {}, 100
     for done in range(1, steps + 1):
-        ramp.after_step(done, steps)
+        ramp(done, steps)
         seen[done] = int((~masks(net.module)["conv2"]).sum())
     for done, zeros in seen.items():
         t = min(1.0, done // 10 * 10 / 50)  # the ramp is the first half, in tens of steps
@@ -166,7 +166,7 @@ def test_what_gradual_pruning_takes_does_not_return() -> None:
     ramp = Ramp(layers, goal_of(layers, settings), settings)
 
     def watch(done: int, steps: int) -> None:
-        ramp.after_step(done, steps)
+        ramp(done, steps)
         taken.append(~masks(net.module)["conv2"])
 
     fit(net.module, RETRAIN, Context(toy_data()), "test", watch)
@@ -237,7 +237,7 @@ def test_splicing_revives_a_weight_and_only_past_the_threshold() -> None:
         with torch.no_grad():
             behind_mask(layer).copy_(torch.tensor([[1.0, -magnitude, 0.1]]))
         change_mask(layer, torch.tensor([[True, False, False]]))
-        ramp.after_step(1, 100)
+        ramp(1, 100)
         kept = mask_of(layer)
         assert kept is not None
         assert kept.tolist() == [[first, not first, False]]
@@ -256,7 +256,7 @@ def test_splicing_by_sensitivity_has_the_papers_two_thresholds() -> None:
         behind_mask(layer).copy_(torch.tensor([values]))
     change_mask(layer, torch.tensor([kept]))
     ramp.goal = type(goal)({"0": 1.0}, {"0": 1.0})  # type: ignore[call-arg]
-    ramp.after_step(1, 100)
+    ramp(1, 100)
     found = mask_of(layer)
     assert found is not None
     assert found.tolist() == [[False, True, True, False, True, True]]
@@ -272,7 +272,7 @@ def test_splicing_returns_weights_in_training_and_freezes_at_the_end() -> None:
     ramp = Ramp(layers, goal_of(layers, settings), settings)
 
     def watch(done: int, steps: int) -> None:
-        ramp.after_step(done, steps)
+        ramp(done, steps)
         seen.append(masks(net.module))
 
     training = Training(epochs=4, lr=0.5, batch_size=8, warmup=0.0)
@@ -318,7 +318,7 @@ def test_movement_keeps_what_moves_away_from_zero_not_what_is_large() -> None:
         optimizer.zero_grad()
         module(torch.tensor([[1.0, -1.0]])).sum().backward()  # dy/dw = (1, -1): 2 sinks, 0.5 rises
         optimizer.step()
-        ramp.after_step(done, 10)
+        ramp(done, 10)
     assert abs(behind_mask(layer)[0, 0]) > abs(behind_mask(layer)[0, 1])
     kept = mask_of(layer)
     assert kept is not None

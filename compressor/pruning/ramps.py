@@ -2,13 +2,13 @@
 
 Zhu and Gupta 2017 (arXiv:1710.01878, equation 1), from a sparsity of 0. What is worth keeping is
 told by magnitude ("gradual"), by magnitude of weights that learn on behind the mask ("splicing") or
-by movement ("movement"). All state is in the masked layers, so masks are a function of what the
-network holds, and equal networks have equal masks.
+by movement ("movement"). All that decides is in the masked layers, so masks are a function of what
+the network holds, and equal networks have equal masks.
 """
 
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,9 +40,10 @@ def cubic(progress: float) -> float:
 
 
 class Ramp:
-    """Masks on ``layers`` that move towards ``goal`` as ``after_step`` is called (``fit``).
+    """Masks on ``layers`` that move towards ``goal`` as it is called after each step (``fit``).
 
-    ``sparsities`` is that of all these layers together at the end of each epoch so far.
+    ``sparsities`` is that of all these layers together at the end of each epoch so far: the only
+    state that is not the network's.
     """
 
     def __init__(self, layers: Mapping[str, Layer], goal: Goal, settings: Prune) -> None:
@@ -55,7 +56,7 @@ class Ramp:
             there = torch.from_numpy(mask).to(layers[name].weight.device)
             mask_layer(layers[name], there, KINDS[settings.schedule])
 
-    def after_step(self, done: int, steps: int) -> None:
+    def __call__(self, done: int, steps: int) -> None:
         """New masks where they are due after ``done`` of ``steps`` steps."""
         settings = self.settings
         ramp = max(1, int(settings.ramp * steps))
@@ -68,6 +69,12 @@ class Ramp:
         epoch = math.ceil(done * settings.retrain.epochs / steps)
         if due or epoch not in self.sparsities:
             self.sparsities[epoch] = self._sparsity()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sparsities": dict(self.sparsities)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sparsities = dict(state["sparsities"])
 
     def finish(self, *, trained: bool) -> None:
         """Leave plain masks behind; where nothing was ``trained``, those of the whole goal."""

@@ -67,7 +67,7 @@ def _by_outputs(network: Network, goal: Goal, context: Context) -> Masks:
 
 def _while_training(network: Network, goal: Goal, settings: Prune, context: Context) -> list[Row]:
     ramp = Ramp(compressible_layers(network.module), goal, settings)
-    epochs = fit(network.module, settings.retrain, context, settings.schedule, ramp.after_step)
+    epochs = fit(network.module, settings.retrain, context, settings.schedule, ramp)
     ramp.finish(trained=bool(epochs))
     return [
         {"round": 1, **epoch.row(), "sparsity": ramp.sparsities.get(epoch.epoch)}
