@@ -16,9 +16,10 @@ from compressor.cli.shared import (
     listening,
     loading_options,
 )
+from compressor.cli.targets import beginnings, check_free, targets_of
 from compressor.errors import OutputError, TargetMissed, UsageError
 from compressor.recipe import Recipe
-from compressor.settings import DISTILL, RATE, Calibrate
+from compressor.settings import DISTILL, RATE, Calibrate, Targets
 
 # option -> the setting that it changes
 SETTINGS = {
@@ -115,8 +116,18 @@ SETTINGS = {
 @click.option(
     "--max-drop",
     metavar="PERCENT",
-    help="With --quantize auto: as coarse as loses at most so many percent of the validation "
-    "images.",
+    help="Find the settings of every layer: the smallest artifact whose accuracy on validation "
+    "images falls by at most so many points. With --quantize auto: as coarse as loses at most so "
+    "many percent of the validation images.",
+)
+@click.option(
+    "--target-size",
+    metavar="PART",
+    help="Find the settings of every layer: the artifact of at most this part of the dense "
+    "network's bytes, 25%, that is most accurate.",
+)
+@click.option(
+    "--target-ratio", metavar="TIMES", help="The same: at least so many times smaller, 40."
 )
 @click.option(
     "--rate-aware",
@@ -183,11 +194,11 @@ def run(model: Path, **options: Any) -> None:
     Writes the artifact, the dense ONNX file, report.json and recipe.toml into one folder, and with
     --int8 or --ort more. Without --data nothing is retrained and accuracy is not measured.
     """
-    recipe = _recipe(options)
+    recipe, targets = _recipe(options)
     if options["force"] and options["resume"]:
         raise UsageError("--force starts over and --resume continues: give one of them")
 
-    from compressor import api, loading, pipeline
+    from compressor import api, loading
 
     network = loading.load(
         model,
@@ -199,7 +210,21 @@ def run(model: Path, **options: Any) -> None:
     recipe = api.resolve(recipe, network, progress)
     data = api.load_data(recipe, network, options["data_root"])
     folder = options["output"] or Path(f"{network.name}-compressed")
-    job = pipeline.Run(network, recipe, data, folder, progress)
+    if options["dry_run"] and targets is not None:
+        raise UsageError(
+            "--dry-run runs nothing, but what a target asks for is found by running: leave it out"
+        )
+    job = api.job(
+        network,
+        recipe,
+        data,
+        folder,
+        progress,
+        targets,
+        resume=options["resume"],
+        force=options["force"],
+    )
+    recipe = job.recipe
     if options["save_recipe"] is not None:
         _save(recipe, options["save_recipe"], force=options["force"])
     if options["dry_run"]:
@@ -216,11 +241,14 @@ def run(model: Path, **options: Any) -> None:
         raise TargetMissed("; ".join(report["missed"]) + " (all files were written)")
 
 
-def _recipe(options: dict[str, Any]) -> Recipe:
-    """The recipe file's settings, changed by the options, changed by ``--set``."""
+def _recipe(options: dict[str, Any]) -> tuple[Recipe, Targets | None]:
+    """The recipe file's settings, changed by the options, changed by ``--set``; and targets."""
     source = options["recipe_file"]
     recipe = Recipe() if source is None else Recipe.read(source)
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
+    targets = targets_of(recipe, options)
+    if targets is not None:
+        changes.pop("calibrate.max_drop", None)
     if options["quantize"] == "auto":  # in place of what the recipe quantizes with, if it does
         del changes["share.bits"]
         recipe = replace(recipe, share=None, calibrate=recipe.calibrate or Calibrate())
@@ -230,6 +258,8 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         changes["encode.graph"] = False
     if options["everywhere"]:
         changes |= _everywhere(recipe, changes)
+    begun = {} if targets is None else beginnings(recipe, changes)
+    changes |= begun
     if options["freeze_residual"]:
         changes["channels.freeze_residual"] = True
     changes |= _retraining(recipe, changes, options)
@@ -241,6 +271,8 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         if not equals:
             raise UsageError(f"--set {item}: give KEY=VALUE, such as prune.retrain.lr=0.01")
         changes[key.strip()] = value.strip()
+    if targets is not None:
+        check_free(changes.keys() - begun.keys(), {key: n for n, key in SETTINGS.items()})
     try:
         recipe = recipe.with_settings(changes)
         if options["distill"] is not None:
@@ -251,9 +283,9 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     if all(stage is None for stage in stages):
         raise UsageError(
             "nothing to do: give --channels (0.3), --prune-sensitivity (0.25), --sparsity (0.9), "
-            "--quantize (5bit or auto) or --recipe FILE"
+            "--quantize (5bit or auto), --target-size (25%), --max-drop (0.5) or --recipe FILE"
         )
-    return recipe
+    return recipe, targets
 
 
 def _everywhere(recipe: Recipe, changes: dict[str, Any]) -> dict[str, Any]:

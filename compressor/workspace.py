@@ -44,6 +44,16 @@ class Workspace:
         Raises :class:`OutputError` where the folder is in use and neither ``resume`` nor ``force``
         is given, or where what is to be resumed is of another run.
         """
+        used = self.check(resume=resume, force=force)
+        if resume and used and (report := self._continue()) is not None:
+            return report
+        if not resume:
+            self._discard()
+        self._begin()
+        return None
+
+    def check(self, *, resume: bool, force: bool) -> bool:
+        """Whether the folder is in use; raises :class:`OutputError` where a run may not use it."""
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputError(f"{self.folder} is a file: choose another folder with -o")
         used = self.folder.is_dir() and any(self.folder.iterdir())
@@ -54,12 +64,7 @@ class Workspace:
             raise OutputError(
                 f"{self.folder} {what}: add {hint}--force to overwrite, or choose another with -o"
             )
-        if resume and used and (report := self._continue()) is not None:
-            return report
-        if not resume:
-            self._discard()
-        self._begin()
-        return None
+        return used
 
     def _begin(self) -> None:
         """Make ``.stages/run.json``; where that fails, leave the place as it was."""

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 Doubles = NDArray[np.float64]
-FINE = np.round(
-    np.concatenate([[0.0], np.arange(0.3, 0.99, 0.01), np.arange(0.99, 0.9996, 0.001)]), 3
-)
-"""Sparsities that may be proposed, as far as a layer's curve goes."""
+FINE = np.round(np.concatenate([[0.0], 1 - np.geomspace(0.7, 5e-4, 250)]), 4)
+"""Sparsities that may be proposed, as far as a layer's curve goes: of one to the next, 3 % fewer
+weights are left."""
 PLAIN = 32.0
 """Bits of a weight that nothing shares."""
 
