@@ -258,8 +258,10 @@ def _recipe(options: dict[str, Any]) -> tuple[Recipe, Targets | None]:
         changes["encode.graph"] = False
     if options["everywhere"]:
         changes |= _everywhere(recipe, changes)
-    begun = {} if targets is None else beginnings(recipe, changes)
-    changes |= begun
+    if targets is not None:
+        named = {item.partition("=")[0].strip() for item in options["changes"]}
+        check_free(named | changes.keys(), {key: name for name, key in SETTINGS.items()})
+        changes |= beginnings(recipe)
     if options["freeze_residual"]:
         changes["channels.freeze_residual"] = True
     changes |= _retraining(recipe, changes, options)
@@ -271,8 +273,6 @@ def _recipe(options: dict[str, Any]) -> tuple[Recipe, Targets | None]:
         if not equals:
             raise UsageError(f"--set {item}: give KEY=VALUE, such as prune.retrain.lr=0.01")
         changes[key.strip()] = value.strip()
-    if targets is not None:
-        check_free(changes.keys() - begun.keys(), {key: n for n, key in SETTINGS.items()})
     try:
         recipe = recipe.with_settings(changes)
         if options["distill"] is not None:

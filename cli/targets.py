@@ -41,15 +41,14 @@ def targets_of(recipe: Recipe, options: Mapping[str, Any]) -> Targets | None:
         raise UsageError(by_option.replace("--target-max_drop", "--max-drop")) from None
 
 
-def beginnings(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Values to begin a search from, for stages that the recipe lacks."""
-    begin: dict[str, Any] = {"prune.sparsity": 0.5, "share.bits": 5}
-    present = {name for name in ("prune", "share") if getattr(recipe, name) is not None}
-    return {
-        key: value
-        for key, value in begin.items()
-        if key.partition(".")[0] not in present and not changes.keys() & set(FOUND)
-    }
+def beginnings(recipe: Recipe) -> dict[str, Any]:
+    """Values that a search puts others in place of, for stages that the recipe lacks."""
+    begin: dict[str, Any] = {}
+    if recipe.prune is None:
+        begin["prune.sparsity"] = 0.5
+    if recipe.share is None:
+        begin["share.bits"] = 5
+    return begin
 
 
 def check_free(given: Iterable[str], options: Mapping[str, str]) -> None:

@@ -27,7 +27,7 @@ def parse_size(value: object) -> float:
 def parse_times(value: object) -> float:
     """How many times smaller, as a part of the dense network's bytes; over 1."""
     try:
-        ratio = number("", value, 1.0)
+        ratio = number("", value, 1.0, 1e12)
     except UsageError:
         ratio = 1.0
     if ratio == 1:

@@ -1,7 +1,5 @@
 """What each layer's settings cost, measured on images, or without any from the weights alone."""
 
-import torch
-
 from compressor.layers import Layer, compressible_layers
 from compressor.network import Context, Network
 from compressor.scan import scan
@@ -12,6 +10,8 @@ from compressor.training.data import Data
 
 IMAGES = 500
 """Validation images that tell how layers rank, and no more than that: trials tell the rest."""
+NOTHING_LEFT = 1e6
+"""Of noise over signal, what stands for a layer whose weights are all gone."""
 Models = dict[str, LayerModel]
 
 
@@ -22,10 +22,11 @@ def measured(network: Network, data: Data, context: Context) -> Models:
 
 
 def of_weights(network: Network, seed: int) -> Models:
-    """From the squared error that each change makes, relative to the layer's mean square weight.
+    """From the squared error of each change, over the squared weights that are left.
 
-    So layers are taken to matter alike, whatever their size, which is what can be said without
-    images: an error of one part in a hundred there is noise of -20 dB at the layer's outputs.
+    That is the noise that the layer's outputs have in their signal, were its inputs white; what
+    reaches the network's outputs of it is taken to be alike for all layers, which is all that can
+    be said without images.
     """
     return {
         name: _of_layer(layer, seed)
@@ -46,5 +47,5 @@ def _of_layer(layer: Layer, seed: int) -> LayerModel:
 def _error(layer: Layer, variant: Variant) -> float:
     weight = layer.weight.double()
     changed = variant.changes()[f"{layer.name}.weight"].double()
-    energy = float(weight.square().sum())
-    return float(torch.sum((changed - weight) ** 2)) / energy if energy else 0.0
+    left = float(changed.square().sum())
+    return float((changed - weight).square().sum()) / left if left else NOTHING_LEFT

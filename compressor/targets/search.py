@@ -1,4 +1,4 @@
-"""The search: layers' settings at one price, the price by trials, the last of them with training.
+"""The search: layers' settings for a number of bits, which trials find, the last with training.
 
 Layers are ranked by a model of their sensitivity (``models.py``), which gives the best settings at
 any number of bits (``scan/allocation.py``). How many bits to ask it for is found by trials:
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from compressor.errors import StageError, UsageError
 from compressor.network import Context, Network, Row
 from compressor.recipe import Recipe
-from compressor.scan.allocation import HIGHEST, LOWEST, LayerModel, allocate, price_of
+from compressor.scan.allocation import HIGHEST, LOWEST, LayerModel, allocate, allocate_within
 from compressor.settings import Targets
 from compressor.targets.models import measured, of_weights
 from compressor.targets.trials import MOST_VALIDATION, Outcome, Trials, parts
@@ -170,7 +170,7 @@ class _Search:
 
     def _try(self, bits: float, *, train: bool) -> Outcome | None:
         """What the model proposes for ``bits``; what was tried before is not tried again."""
-        settings, _ = allocate(self.models, price_of(self.models, bits))
+        settings = allocate_within(self.models, bits)
         key = (train, *settings.items())
         if key in self.outcomes:
             return self.outcomes[key]

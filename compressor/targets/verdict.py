@@ -33,9 +33,11 @@ def verdict(
         lost = 100 * (found.accuracy - accuracy)
     most = None if targets.size is None else bytes_of(targets.size, fp32_bytes)
     if most is not None and written > most:
+        smallest = min((row["bytes"] for row in found.tried if row["bytes"]), default=written)
+        least = "; nothing that was tried is as small" if smallest > most else ""
         missed.append(
-            f"the artifact has {written:,} bytes, {100 * written / fp32_bytes:.3g} % of the dense "
-            f"network's and {fp32_bytes / written:.1f} times fewer; {most:,} were the target"
+            f"the artifact has {written:,} bytes, {fp32_bytes / written:.1f} times fewer than the "
+            f"dense network, where {most:,} were the target{least}"
         )
     if targets.max_drop is not None and not (lost is not None and within(lost, targets.max_drop)):
         missed.append(
