@@ -16,9 +16,10 @@ from compressor.cli.shared import (
     listening,
     loading_options,
 )
+from compressor.cli.targets import beginnings, check_free, targets_of
 from compressor.errors import OutputError, TargetMissed, UsageError
 from compressor.recipe import Recipe
-from compressor.settings import DISTILL, RATE, Calibrate
+from compressor.settings import DISTILL, RATE, Calibrate, Targets
 
 # option -> the setting that it changes
 SETTINGS = {
@@ -117,8 +118,18 @@ SETTINGS = {
 @click.option(
     "--max-drop",
     metavar="PERCENT",
-    help="With --quantize auto: as coarse as loses at most so many percent of the validation "
-    "images.",
+    help="Find the settings of every layer: the smallest artifact whose accuracy on validation "
+    "images falls by at most so many points. With --quantize auto: as coarse as loses at most so "
+    "many percent of the validation images.",
+)
+@click.option(
+    "--target-size",
+    metavar="PART",
+    help="Find the settings of every layer: the artifact of at most this part of the dense "
+    "network's bytes, 25%, that is most accurate.",
+)
+@click.option(
+    "--target-ratio", metavar="TIMES", help="The same: at least so many times smaller, 40."
 )
 @click.option(
     "--rate-aware",
@@ -185,19 +196,19 @@ def run(model: Path, **options: Any) -> None:
     Writes the artifact, the dense ONNX file, report.json and recipe.toml into one folder, and with
     --int8 or --ort more. Without --data nothing is retrained and accuracy is not measured.
     """
-    recipe = _recipe(options)
+    recipe, targets = _recipe(options)
     if options["force"] and options["resume"]:
         raise UsageError("--force starts over and --resume continues: give one of them")
 
     from compressor import distributed
 
     with distributed.started(recipe.device):
-        _run(model, recipe, options)
+        _run(model, recipe, targets, options)
 
 
-def _run(model: Path, recipe: Recipe, options: dict[str, Any]) -> None:
+def _run(model: Path, recipe: Recipe, targets: Targets | None, options: dict[str, Any]) -> None:
     """Of several ranks, each runs the recipe, and the first writes and prints."""
-    from compressor import api, distributed, loading, pipeline
+    from compressor import api, distributed, loading
 
     first = distributed.is_first()
     network = loading.load(
@@ -210,7 +221,21 @@ def _run(model: Path, recipe: Recipe, options: dict[str, Any]) -> None:
     recipe = api.resolve(recipe, network, progress)
     data = api.load_data(recipe, network, options["data_root"])
     folder = options["output"] or Path(f"{network.name}-compressed")
-    job = pipeline.Run(network, recipe, data, folder, progress)
+    if options["dry_run"] and targets is not None:
+        raise UsageError(
+            "--dry-run runs nothing, but what a target asks for is found by running: leave it out"
+        )
+    job = api.job(
+        network,
+        recipe,
+        data,
+        folder,
+        progress,
+        targets,
+        resume=options["resume"],
+        force=options["force"],
+    )
+    recipe = job.recipe
     if first and options["save_recipe"] is not None:
         _save(recipe, options["save_recipe"], force=options["force"])
     if options["dry_run"]:
@@ -229,11 +254,14 @@ def _run(model: Path, recipe: Recipe, options: dict[str, Any]) -> None:
         raise TargetMissed("; ".join(report["missed"]) + " (all files were written)")
 
 
-def _recipe(options: dict[str, Any]) -> Recipe:
-    """The recipe file's settings, changed by the options, changed by ``--set``."""
+def _recipe(options: dict[str, Any]) -> tuple[Recipe, Targets | None]:
+    """The recipe file's settings, changed by the options, changed by ``--set``; and targets."""
     source = options["recipe_file"]
     recipe = Recipe() if source is None else Recipe.read(source)
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
+    targets = targets_of(recipe, options)
+    if targets is not None:
+        changes.pop("calibrate.max_drop", None)
     if options["quantize"] == "auto":  # in place of what the recipe quantizes with, if it does
         del changes["share.bits"]
         recipe = replace(recipe, share=None, calibrate=recipe.calibrate or Calibrate())
@@ -245,6 +273,10 @@ def _recipe(options: dict[str, Any]) -> Recipe:
         changes["prune.criterion"] = changes.pop("channels.criterion")
     if options["everywhere"]:
         changes |= _everywhere(recipe, changes)
+    if targets is not None:
+        named = {item.partition("=")[0].strip() for item in options["changes"]}
+        check_free(named | changes.keys(), {key: name for name, key in SETTINGS.items()})
+        changes |= beginnings(recipe)
     if options["freeze_residual"]:
         changes["channels.freeze_residual"] = True
     changes |= _retraining(recipe, changes, options)
@@ -266,9 +298,9 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     if all(stage is None for stage in stages):
         raise UsageError(
             "nothing to do: give --channels (0.3), --prune-sensitivity (0.25), --sparsity (0.9), "
-            "--quantize (5bit or auto) or --recipe FILE"
+            "--quantize (5bit or auto), --target-size (25%), --max-drop (0.5) or --recipe FILE"
         )
-    return recipe
+    return recipe, targets
 
 
 def _prunes_alone(recipe: Recipe, changes: dict[str, Any]) -> bool:

@@ -17,13 +17,23 @@ if TYPE_CHECKING:
     from compressor.api import Result, compress, load, save
     from compressor.errors import CompressorError
     from compressor.recipe import Recipe
-    from compressor.settings import Calibrate, DataSpec, Encode, Export, Prune, Share, Training
+    from compressor.settings import (
+        Calibrate,
+        DataSpec,
+        Encode,
+        Export,
+        Prune,
+        Share,
+        Targets,
+        Training,
+    )
 
     __version__: str
 
 _HOMES = {
     **dict.fromkeys(("Result", "compress", "load", "save"), "compressor.api"),
     "CompressorError": "compressor.errors",
+    "Targets": "compressor.settings",
     **dict.fromkeys(
         ("Calibrate", "DataSpec", "Encode", "Export", "Prune", "Recipe", "Share", "Training"),
         "compressor.recipe",
@@ -40,6 +50,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Share",
+    "Targets",
     "Training",
     "__version__",
     "compress",

@@ -11,13 +11,15 @@ from torch import nn
 
 from compressor import artifact, checkpoint, distributed, loading, unpacking
 from compressor.channels import widths
+from compressor.determinism import deterministic
 from compressor.errors import LoadError, UsageError
 from compressor.network import Network
 from compressor.pipeline import Run
 from compressor.progress import Progress
 from compressor.recipe import Recipe
-from compressor.settings import DataSpec
+from compressor.settings import DataSpec, Targets
 from compressor.storage import load_decoded
+from compressor.targets import search
 from compressor.training import data as datasets
 from compressor.training.data import Data
 
@@ -36,6 +38,7 @@ def compress(
     model: nn.Module | str | Path,
     recipe: Recipe,
     *,
+    targets: Targets | None = None,
     data: Data | str | None = None,
     input_shape: tuple[int, ...] | None = None,
     output: str | Path | None = None,
@@ -48,7 +51,8 @@ def compress(
 
     A module given is changed in place: it ends as the network that the artifact decodes to. Only
     where channels go, with ``recipe.channels`` or because pruning left them without effect, is the
-    result's another one.
+    result's another one. With ``targets`` the recipe's settings of each layer are found first
+    (``job``), and the report's ``missed`` says which of them the result does not meet.
     ``data`` (a spec or a loaded :class:`Data`) goes before the recipe's own. ``input_shape`` is
     one input without the batch; it is needed for a module where no data tell it. With ``output``
     the files are written to that folder, as the command line does: those that ``recipe.export``
@@ -69,7 +73,16 @@ def compress(
     loaded = loaded or load_data(recipe, network, data_root)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output) if output is not None else Path(scratch)
-        run = Run(network, recipe, loaded, folder, progress or Progress())
+        run = job(
+            network,
+            recipe,
+            loaded,
+            folder,
+            progress or Progress(),
+            targets,
+            resume=resume,
+            force=force,
+        )
         report = run.execute(resume=resume, force=force)
         files = report["files"]
         blob, model_bytes = distributed.by_first(
@@ -138,6 +151,32 @@ def resolve(recipe: Recipe, network: Network, progress: Progress | None = None) 
         input_shape=tuple(network.example.shape[1:]),
         threads=recipe.threads or torch.get_num_threads(),
     )
+
+
+def job(
+    network: Network,
+    recipe: Recipe,
+    data: Data | None,
+    folder: Path,
+    progress: Progress,
+    targets: Targets | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+) -> Run:
+    """The run of a resolved recipe, checked; with ``targets`` its settings are searched for first.
+
+    The recipe of the run that is given back is plain: it says what was found, and repeats the run
+    without a search. A search begins only where the recipe and the folder pass the run's checks.
+    """
+    run = Run(network, recipe, data, folder, progress)
+    if targets is None:
+        return run
+    run.workspace.check(resume=resume, force=force)
+    with deterministic(recipe.threads, recipe.device):
+        network.module.to(run.context.device)
+        found = search(network, recipe, targets, run.fp32_bytes, run.context)
+    return Run(network, found.recipe, data, folder, progress, found)
 
 
 def load_data(

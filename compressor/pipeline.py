@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compressor import __version__, artifact, distributed, loading, preflight
+from compressor import __version__, artifact, distributed, preflight
 from compressor.channels import Kept, order_channels, remove_channels, remove_dead
+from compressor.closing import cut, encoded, leading
 from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
 from compressor.export import graph, onnx, optional, verify
@@ -39,13 +40,12 @@ from compressor.reporting.record import record
 from compressor.reporting.render import rendered
 from compressor.reporting.rows import layer_row
 from compressor.storage import load_decoded, plain_state, stored_tensors
+from compressor.targets.trials import accuracy
+from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints
 from compressor.training.data import Data, normalise
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
-
-_SMALL = 5_000_000
-"""Parameters below which the smallest file is worth a slower decoder."""
 
 # What the outputs are called until they are published, whatever the network is called.
 DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
@@ -57,7 +57,8 @@ class Run:
     """One recipe on one network, with its data and its folder.
 
     To make one checks what can be checked beforehand (``preflight``) and touches no file;
-    ``plan`` is what the recipe will do to each layer.
+    ``plan`` is what the recipe will do to each layer. A recipe that was ``found`` for targets is
+    held against them at the end.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class Run:
         data: Data | None,
         folder: Path,
         progress: Progress,
+        found: Found | None = None,
     ) -> None:
         self.network = network
-        self.recipe = recipe
+        self.recipe, self.found = recipe, found
         self.plan = preflight.check(network, recipe, data)
         self.context = Context(data, find_device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
@@ -125,6 +127,9 @@ class Run:
         self._step("encode", self._encode, self._decode)
         self._step("export", self._export, lambda: None)
         report = {"fingerprint": self.workspace.fingerprint, **self._report()}
+        if self.found is not None:
+            report["targets"], missed = self._verdict(self.found)
+            report["missed"] = [*report["missed"], *missed]
         self.workspace.write(RECIPE, self.recipe.to_toml().encode())
         pages = rendered(report)
         for name, content in pages.items():
@@ -223,9 +228,7 @@ class Run:
         """Where channels went, count and trace anew what was counted and traced of the network."""
         if kept is None:
             return
-        earlier, later = self.network.channels, Kept.from_json(kept)
-        joined = later if earlier is None else Kept.from_json(earlier).then(later)
-        self.network.channels = joined.to_json()
+        cut(self.network, kept)
         self.macs = layer_macs(self.network.module, self.network.example)
         self._trace()
 
@@ -251,34 +254,10 @@ class Run:
         self.workspace.write("graph.onnx", skeleton)
         return skeleton
 
-    def _profile(self) -> artifact.Profile:
-        """The writer's profile; "auto" is the smallest that a network of this size decodes soon."""
-        wanted = self.recipe.encode.profile
-        if wanted != "auto":
-            return wanted
-        weights = sum(value.numel() for value in self.network.module.parameters())
-        return "best" if weights < _SMALL else "fast"
-
     def _encode(self) -> Json:
-        settings = self.recipe.encode
-        stored = stored_tensors(self.network, settings.width, settings.biases)
-        size, channels = measure(self.network, self.macs), self.network.channels
+        size = measure(self.network, self.macs)
         skeleton = self.workspace.read("graph.onnx")
-        with self.context.progress.task("encode", len(stored)) as advance:
-            blob = artifact.encode(
-                stored,
-                graph=skeleton if settings.graph else None,
-                metadata={
-                    "tool": f"compressor {__version__}",
-                    "network": self.network.arch,
-                    "source_sha256": self.network.source,
-                    "recipe_sha256": self.recipe.digest(),
-                    "sparsity": f"{size.sparsity:.6f}",
-                    **({"channels": channels} if channels else {}),
-                },
-                profile=self._profile(),
-                progress=lambda name, done, total: advance(name),
-            )
+        blob = encoded(self.network, self.recipe, skeleton, size, self.context.progress)
         self.workspace.write(DCZ, blob)
         self._decode()
         held = contents(artifact.decode(blob))
@@ -341,6 +320,10 @@ class Run:
             times=latency(models, shape, progress=self.context.progress),
         )
 
+    def _verdict(self, found: Found) -> tuple[Json, list[str]]:
+        written = len(self.workspace.read(DCZ))
+        return verdict(found, written, self.fp32_bytes, accuracy(self.network, self.context.data))
+
     def _measured(self, blob: bytes, layers: list[Json]) -> Json:
         """What a stage reports: the bytes of its artifact, counts, accuracy, and layers' rows."""
         decoded = artifact.decode(blob)
@@ -400,24 +383,6 @@ def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
         "recipe": recipe.digest(),
         "tool": __version__,
     }
-
-
-def leading(network: Network) -> str:
-    """``network.channels`` told by the first channels of each layer, where they fit as well.
-
-    Runs of indices cost bytes. Where layers' channels hang together (groups of convolutions), the
-    first ones may be no choice at all: then it stays as it was.
-    """
-    assert network.channels is not None
-    fewer = Kept.from_json(network.channels).leading()
-    try:
-        fresh, _ = loading.build(network.arch)
-        cut = fewer.apply(fresh.eval(), network.example.cpu())
-    except CompressorError:
-        return network.channels
-    now = {name: value.shape for name, value in plain_state(network.module).items()}
-    same = now == {name: value.shape for name, value in plain_state(cut).items()}
-    return fewer.to_json() if same else network.channels
 
 
 def _kept(suffix: str) -> str:

@@ -61,6 +61,16 @@ class Workspace:
         return {path.name: path.read_bytes() for path in self.stages.iterdir()}
 
     def _open(self, *, resume: bool, force: bool) -> Json | None:
+        used = self.check(resume=resume, force=force)
+        if resume and used and (report := self._continue()) is not None:
+            return report
+        if not resume:
+            self._discard()
+        self._begin()
+        return None
+
+    def check(self, *, resume: bool, force: bool) -> bool:
+        """Whether the folder is in use; raises :class:`OutputError` where a run may not use it."""
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputError(f"{self.folder} is a file: choose another folder with -o")
         used = self.folder.is_dir() and any(self.folder.iterdir())
@@ -71,12 +81,7 @@ class Workspace:
             raise OutputError(
                 f"{self.folder} {what}: add {hint}--force to overwrite, or choose another with -o"
             )
-        if resume and used and (report := self._continue()) is not None:
-            return report
-        if not resume:
-            self._discard()
-        self._begin()
-        return None
+        return used
 
     def _begin(self) -> None:
         """Make ``.stages/run.json``; where that fails, leave the place as it was."""

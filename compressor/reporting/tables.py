@@ -40,6 +40,8 @@ def show(report: Json, folder: str, console: Console, *, verbose: bool = False) 
     console.print(titled(title, stage_table(report)))
     if "channels" in report["stages"]:
         _show_channels(report, console, verbose=verbose)
+    if "targets" in report:
+        console.print(titled("tried for the target", trial_table(report)))
     layers = layer_table(report)
     if verbose or layers.row_count <= MAX_LAYERS:
         console.print(titled("layers, and how many times smaller after each stage", layers))
@@ -102,6 +104,24 @@ def layer_table(report: Json) -> Table:
             f"{pruned['threshold']:.4f}" if "threshold" in pruned else "-",
             str(shared.get("centroids", "-")),
             *(f"{columns[key][name]['ratio']:.1f}x" for key in present),
+        )
+    return table
+
+
+def trial_table(report: Json) -> Table:
+    """One row per trial of the search for settings: which of them the targets allow."""
+    names, figures = ("trial", "meets it"), ("bytes", "smaller", "sparsity", "bits", "drop")
+    table = table_of(names, figures)
+    for row in report["targets"]["tried"]:
+        size, drop = row["bytes"], row["drop"]
+        table.add_row(
+            "retrained" if row["trained"] else "as pruned",
+            "yes" if row["met"] else "no",
+            "not possible" if size is None else f"{size:,}",
+            "-" if size is None else f"{report['network']['fp32_bytes'] / size:.1f}x",
+            f"{100 * row['sparsity']:.2f} %",
+            f"{row['bits']:.2f}",
+            "-" if drop is None else f"{drop:+.2f}",
         )
     return table
 
@@ -172,9 +192,21 @@ def _notes(report: Json) -> list[str]:
         notes.append(
             f"accuracy on the {data['test_images']:,} test images of {data['name']}, last epoch"
         )
+    if "targets" in report:
+        notes.append(_target_note(report["targets"]))
     if "int8" in export:
         notes += _int8_notes(export["int8"], report["latency"]["ms"])
     return notes + [f"not measured: {item}" for item in report["not_measured"]]
+
+
+def _target_note(targets: Json) -> str:
+    if targets["drop"] is None:
+        return f"settings were found by the {targets['ranked_by']}; no accuracy was measured"
+    return (
+        f"settings were found by the {targets['ranked_by']}, of which there are "
+        f"{targets['validation_images']:,}: accuracy there {percent(targets['validation_dense'])} "
+        f"before, {percent(targets['validation_accuracy'])} after"
+    )
 
 
 def _dead_notes(dead: Json) -> list[str]:

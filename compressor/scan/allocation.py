@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 Doubles = NDArray[np.float64]
-FINE = np.round(
-    np.concatenate([[0.0], np.arange(0.3, 0.99, 0.01), np.arange(0.99, 0.9996, 0.001)]), 3
-)
-"""Sparsities that may be proposed, as far as a layer's curve goes."""
+FINE = np.round(np.concatenate([[0.0], 1 - np.geomspace(0.7, 5e-4, 250)]), 4)
+"""Sparsities that may be proposed, as far as a layer's curve goes: of one to the next, 3 % fewer
+weights are left."""
 PLAIN = 32.0
 """Bits of a weight that nothing shares."""
 
@@ -32,6 +31,10 @@ class Setting:
 
     sparsity: float
     bits: int | None
+
+
+Choice = tuple[Setting, float, float]
+"""A setting, the increase of the loss that it makes, and its size in bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +50,16 @@ class LayerModel:
     increase: Doubles
     size: Doubles
 
-    def best(self, price: float) -> tuple[Setting, float, float]:
+    def best(self, price: float) -> Choice:
         """The setting that is best at ``price`` nats a bit, its increase, its bits."""
-        at = int(np.argmin(self.increase + price * self.size))
+        return self._at(int(np.argmin(self.increase + price * self.size)))
+
+    def least(self, bits: float) -> Choice:
+        """The setting of least increase within ``bits``, or one of the smallest size there is."""
+        allowed = self.size <= max(bits, float(self.size.min()))
+        return self._at(int(np.argmin(np.where(allowed, self.increase, np.inf))))
+
+    def _at(self, at: int) -> Choice:
         row, column = divmod(at, len(self.widths))
         setting = Setting(float(self.sparsities[row]), self.widths[column])
         return setting, float(self.increase[row, column]), float(self.size[row, column])
@@ -110,6 +120,26 @@ def price_of(models: Mapping[str, LayerModel], bits: float) -> float:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if allocate(models, middle)[1] <= bits else (middle, high)
     return high
+
+
+def allocate_within(models: Mapping[str, LayerModel], bits: float) -> dict[str, Setting]:
+    """Settings of at most ``bits`` together, or the smallest there are.
+
+    Those of the least price that suffices, and what that leaves of ``bits`` spent layer by layer
+    where it saves most: at no price do the curves of a few layers use up any number of bits.
+    """
+    price = price_of(models, bits)
+    found = {name: model.best(price) for name, model in models.items()}
+    while True:
+        left = bits - sum(size for _, _, size in found.values())
+        if left <= 0:
+            break
+        better = {name: model.least(found[name][2] + left) for name, model in models.items()}
+        name = max(models, key=lambda each: found[each][1] - better[each][1])
+        if not better[name][1] < found[name][1]:
+            break
+        found[name] = better[name]
+    return {name: setting for name, (setting, _, _) in found.items()}
 
 
 LOWEST, HIGHEST = 1e-14, 1e4

@@ -9,6 +9,7 @@ from compressor.channels import remove_channels
 from compressor.errors import StageError
 from compressor.layers import bake
 from compressor.network import Context, Network, Row
+from compressor.per_layer import KINDS
 from compressor.pruning import prune
 from compressor.quantization import share
 from compressor.recipe import Recipe
@@ -33,13 +34,20 @@ class Proposal:
 
 def with_settings(recipe: Recipe, chosen: Mapping[str, Setting]) -> Recipe:
     """``recipe`` with these layers' settings; how it retrains stays as it was."""
-    sparsity = {name: s.sparsity for name, s in chosen.items() if s.sparsity > 0}
+    sparsity = {_only(name): s.sparsity for name, s in chosen.items() if s.sparsity > 0}
     pruned = None
     if sparsity:
-        pruned = replace(recipe.prune or Prune(), sensitivity=None, sparsity=sparsity)
-    bits = {name: s.bits for name, s in chosen.items() if s.bits is not None}
-    shared = replace(recipe.share or Share(), bits=bits) if bits else None
+        pruned = replace(
+            recipe.prune or Prune(), sensitivity=None, sparsity=sparsity, scope="layer"
+        )
+    bits = {_only(name): s.bits for name, s in chosen.items() if s.bits is not None}
+    shared = replace(recipe.share or Share(), bits=bits, centroids=0) if bits else None
     return replace(recipe, prune=pruned, share=shared)
+
+
+def _only(name: str) -> str:
+    """A rule for the layer of this name alone, also where a kind of layers is called so."""
+    return f"[{name[0]}]{name[1:]}" if name in KINDS else name
 
 
 def untrained(recipe: Recipe) -> Recipe:

@@ -20,7 +20,7 @@ from compressor.quantization.clustering import cluster
 from compressor.scan.replay import Operators
 
 KINDS = ("weights", "channels", "bits")
-SPARSITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+SPARSITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
 BITS = (8, 7, 6, 5, 4, 3, 2, 1)
 

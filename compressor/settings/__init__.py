@@ -41,6 +41,7 @@ from compressor.settings.quantize import (
     parse_bits,
     parse_rate,
 )
+from compressor.settings.targets import Targets, parse_size, parse_times
 from compressor.settings.training import AUGMENTS, DISTILL, FROM_NOTHING, OPTIMIZERS, Training
 
 __all__ = [
@@ -75,11 +76,14 @@ __all__ = [
     "Schedule",
     "Scope",
     "Share",
+    "Targets",
     "Training",
     "Width",
     "parse_bits",
     "parse_rate",
     "parse_ratio",
     "parse_sensitivity",
+    "parse_size",
     "parse_sparsity",
+    "parse_times",
 ]

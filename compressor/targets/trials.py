@@ -1,0 +1,122 @@
+"""What a run with given settings comes to: its artifact's bytes, its accuracy on validation images.
+
+A trial does what a run does, stage by stage, with the same numbers drawn, and leaves out what a run
+writes and measures besides. So the run that follows has the bytes and the accuracy of its trial.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from compressor import artifact
+from compressor.channels import remove_channels
+from compressor.closing import closed, cut, encoded
+from compressor.errors import StageError
+from compressor.export import graph
+from compressor.layers import bake, compressible_layers
+from compressor.network import Context, Network
+from compressor.pruning import prune
+from compressor.quantization import share
+from compressor.recipe import Recipe
+from compressor.reporting.accuracy import right
+from compressor.reporting.measure import layer_macs, measure
+from compressor.scan.allocation import Setting
+from compressor.scan.proposal import with_settings
+from compressor.storage import load_decoded
+from compressor.training.data import Data, Split
+from compressor.training.losses import frozen
+
+MOST_VALIDATION = 5000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a trial: its settings, the artifact's bytes, accuracy on validation images (0 to 1)."""
+
+    settings: Mapping[str, Setting]
+    recipe: Recipe
+    bytes: int
+    accuracy: float | None
+    trained: bool
+
+
+class Trials:
+    """Trials of one recipe on one network, whose channels go first where the recipe says so."""
+
+    def __init__(self, network: Network, recipe: Recipe, context: Context) -> None:
+        """Raises :class:`StageError` where the channels cannot be removed."""
+        self.recipe, self.context = recipe, context
+        if any(t.distill for t in recipe.trainings.values()) and context.data is not None:
+            self.context = replace(context, teacher=frozen(network.module))
+        self.accuracy = accuracy(network, context.data)
+        self.network = _copy(network)
+        if recipe.channels is not None:
+            report = remove_channels(self.network, recipe.channels, self.context)
+            bake(self.network.module)
+            cut(self.network, report.details["kept"])
+        self._skeleton = self._traced(self.network)
+        stages = [t for name, t in recipe.trainings.items() if not name.startswith("channels.")]
+        self.trains = context.data is not None and any(t.epochs for t in stages)
+
+    def trial(self, settings: Mapping[str, Setting], *, train: bool) -> Outcome | None:
+        """One set of settings; without training where not ``train``. None: not possible."""
+        recipe = with_settings(self.recipe, settings)
+        stages = recipe if train else _untrained(recipe)
+        small = _copy(self.network)
+        try:
+            if stages.prune is not None:
+                prune(small, stages.prune, self.context)
+            if stages.share is not None:
+                share(small, stages.share, self.context)
+        except StageError as error:
+            self.context.progress.note(f"not possible: {error}")
+            return None
+        closed(small, recipe)
+        exact = train or not self.trains
+        skeleton = self._traced(small) if exact else self._skeleton
+        size = measure(small, layer_macs(small.module, small.example.to(self.context.device)))
+        blob = encoded(small, recipe, skeleton, size, self.context.progress)
+        load_decoded(small.module, artifact.decode(blob).tensors())
+        found = accuracy(small, self.context.data)
+        return Outcome(settings, recipe, len(blob), found, train)
+
+    def _traced(self, network: Network) -> bytes:
+        if not self.recipe.encode.graph:
+            return b""
+        module = copy.deepcopy(network.module).cpu()
+        bake(module)
+        return graph.trace(module, network.example, self.recipe.export.opset)
+
+
+def accuracy(network: Network, data: Data | None) -> float | None:
+    """On validation images, at most `MOST_VALIDATION`; None where there are none."""
+    if data is None or not len(data.validation):
+        return None
+    return float(right(network.module, data, _first(data.validation)).mean())
+
+
+def _first(split: Split) -> Split:
+    return split.take(torch.arange(min(MOST_VALIDATION, len(split))))
+
+
+def _copy(network: Network) -> Network:
+    return replace(network, module=copy.deepcopy(network.module))
+
+
+def _untrained(recipe: Recipe) -> Recipe:
+    """The same stages without any training, so all pruning at once."""
+    changes: dict[str, object] = {f"{name}.epochs": 0 for name in recipe.trainings}
+    if recipe.prune is not None:
+        changes |= {"prune.schedule": "rounds", "prune.rounds": 1}
+    return recipe.with_settings(changes)
+
+
+def parts(network: Network, settings: Mapping[str, Setting]) -> tuple[float, float]:
+    """Sparsity of all layers together, and the mean width of a weight's codebook in bits."""
+    counts = {n: layer.weight.numel() for n, layer in compressible_layers(network.module).items()}
+    total = max(1, sum(counts[name] for name in settings))
+    zeros = sum(counts[name] * each.sparsity for name, each in settings.items())
+    bits = sum(counts[name] * (each.bits or 32) for name, each in settings.items())
+    return zeros / total, bits / total
