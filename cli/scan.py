@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from compressor.cli.shared import FILE, data_options, input_shape, listening, loading_options
 from compressor.errors import OutputError, UsageError
 from compressor.recipe import Recipe
+
+if TYPE_CHECKING:
+    from compressor.training.data import Data
 
 SETTINGS = {
     **{"data": "data.spec", "mean": "data.mean", "std": "data.std"},
@@ -74,9 +77,8 @@ def scan(model: Path, **options: Any) -> None:
     _check_folder(folder, options["force"])
     progress = listening(options["quiet"])
     recipe = api.resolve(recipe, network, progress)
-    data = api.load_data(recipe, network, options["data_root"])
+    data = cast("Data", api.load_data(recipe, network, options["data_root"]))  # it has a spec
     preflight.check(network, recipe, data)
-    assert data is not None
     with deterministic(recipe.threads, recipe.device) as device:
         network.module.to(device)
         context = Context(None, device, recipe.seed, progress)

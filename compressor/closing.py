@@ -26,22 +26,21 @@ def cut(network: Network, kept: str) -> None:
     network.channels = joined.to_json()
 
 
-def leading(network: Network) -> str:
-    """``network.channels`` told by the first channels of each layer, where they fit as well.
+def leading(network: Network, channels: str) -> str:
+    """``channels``, those left, told by the first ones of each layer, where they fit as well.
 
     Runs of indices cost bytes. Where layers' channels hang together (groups of convolutions), the
     first ones may be no choice at all: then it stays as it was.
     """
-    assert network.channels is not None
-    fewer = Kept.from_json(network.channels).leading()
+    fewer = Kept.from_json(channels).leading()
     try:
         fresh, _ = loading.build(network.arch)
         cut = fewer.apply(fresh.eval(), network.example.cpu())
     except CompressorError:
-        return network.channels
+        return channels
     now = {name: value.shape for name, value in plain_state(network.module).items()}
     same = now == {name: value.shape for name, value in plain_state(cut).items()}
-    return fewer.to_json() if same else network.channels
+    return fewer.to_json() if same else channels
 
 
 def closed(network: Network, recipe: Recipe) -> None:
@@ -56,7 +55,7 @@ def closed(network: Network, recipe: Recipe) -> None:
         with suppress(StageError):
             order_channels(network)
             if network.channels is not None:
-                network.channels = leading(network)
+                network.channels = leading(network, network.channels)
 
 
 def encoded(

@@ -211,7 +211,7 @@ class Run:
         except StageError as error:
             return {"why": str(error)}
         if self.network.channels is not None:
-            self.network.channels = leading(self.network)
+            self.network.channels = leading(self.network, self.network.channels)
         self.workspace.save("order", self.network.module.state_dict())
         return {**found, "channels": self.network.channels}
 

@@ -101,7 +101,7 @@ def test_run_may_be_left_out_and_options_may_come_first(
         (("inspct", "x.dcz"), "'inspct'; did you mean inspect?"),
         (("verfy", "x.dcz"), "did you mean verify?"),
         (("trian", "lenet5", "--data", "digits"), "did you mean train?"),
-        (("help",), "commands: run, train, inspect"),
+        (("help",), "commands: run, train, scan"),
         (("--jsno",), "No such option '--jsno'"),
         (("net.pt", "--quantise", "5bit"), "--quantize"),
         (("net.pt", "other.pt"), "unexpected extra argument (other.pt)"),
@@ -284,6 +284,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "target_macs": ("0.125", 0.125),
     "target_latency": ("0.125", 0.125),
     "criterion": ("l1", "l1"),
+    "prune.criterion": ("obs", "obs"),
+    "threshold": ("0.125", 0.125),
     "round": ("16", 16),
     "keep": ("5", 5),
     "freeze_residual": ("true", True),
@@ -347,7 +349,7 @@ SETTINGS = sorted({*leaves(FULL), *leaves(CALIBRATED)} - {field.name for field i
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_set_reaches_every_setting(name: str) -> None:
-    goals = ("channels.target_macs", "prune.sparsity", "prune.scope")
+    goals = ("channels.target_macs", "prune.sparsity", "prune.scope", "prune.criterion")
     other = name.startswith("calibrate.") or name in goals
     full = CALIBRATED if other else FULL
     text, value = OTHER.get(name) or OTHER[name.rpartition(".")[2]]

@@ -197,8 +197,9 @@ def test_settings_that_cannot_be(setting: dict[str, Any]) -> None:
 def test_a_recipe_knows_its_trainings() -> None:
     once = Training(epochs=1)
     recipe = Recipe(prune=Prune(retrain=once), share=Share(finetune=SHORT))
-    assert recipe.trainings == {"prune.retrain": once, "share.finetune": SHORT}
-    assert Recipe(share=Share(finetune=SHORT)).trainings == {"share.finetune": SHORT}
+    shared = {"share.finetune": SHORT, "share.train": Share().train}
+    assert recipe.trainings == {"prune.retrain": once} | shared
+    assert Recipe(share=Share(finetune=SHORT)).trainings == shared
     assert Recipe(calibrate=Calibrate()).trainings == {}
 
 
@@ -300,10 +301,10 @@ def test_distilling_changes_the_outcome_and_copies_no_network_where_nobody_does(
 @pytest.mark.parametrize(
     ("words", "weights"),
     [
-        ((), (0.0, 0.0)),
-        (("--distill",), (DISTILL, DISTILL)),
-        (("--distill", "0.5"), (0.5, 0.5)),
-        (("--distill", "0.5", "--set", "share.finetune.distill=0.25"), (0.5, 0.25)),
+        ((), (0.0, 0.0, 0.0)),
+        (("--distill",), (DISTILL, DISTILL, DISTILL)),
+        (("--distill", "0.5"), (0.5, 0.5, 0.5)),
+        (("--distill", "0.5", "--set", "share.finetune.distill=0.25"), (0.5, 0.25, 0.5)),
     ],
 )
 def test_the_flag_reaches_every_training(

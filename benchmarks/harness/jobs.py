@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -130,8 +130,7 @@ def _image_shape(runtime: runtimes.Runtime) -> tuple[int, int, int]:
         shapes = shapes_of(declared, runtime.subject.shapes, 1)
         shape = next(iter(shapes.values()))[1:]
     else:
-        assert isinstance(runtime, runtimes.TorchRuntime)
-        shape = runtime.shape
+        shape = cast(runtimes.TorchRuntime, runtime).shape
     if len(shape) != 3:
         raise UsageError(f"--data needs a network for images (C, H, W), not for input {shape}")
     return shape[0], shape[1], shape[2]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import compressor
 
@@ -51,10 +51,10 @@ class Process:
 
     def send(self, request: Json) -> None:
         """Ask; raises :class:`Failed` where nobody is there to hear."""
-        assert self.process.stdin is not None
+        pipe = cast(IO[bytes], self.process.stdin)
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
+            pipe.write(json.dumps(request).encode() + b"\n")
+            pipe.flush()
         except OSError:
             raise Failed(self._how_it_ended()) from None
 
@@ -89,8 +89,7 @@ class Process:
 
     def _line(self, seconds: float) -> bytes:
         """One line, read as it comes: a worker that hangs in the midst of it is noticed."""
-        assert self.process.stdout is not None
-        descriptor = self.process.stdout.fileno()
+        descriptor = cast(IO[bytes], self.process.stdout).fileno()
         parts: list[bytes] = []
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:

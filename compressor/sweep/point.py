@@ -14,6 +14,7 @@ import tempfile
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from compressor.errors import CompressorError
 
@@ -47,9 +48,9 @@ class Child:
             start_new_session=True,  # Ctrl-C is for whoever started it, who ends it
         )
         try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
-            self._process.stdin.flush()
+            pipe = cast(IO[bytes], self._process.stdin)
+            pipe.write(json.dumps(asdict(job)).encode() + b"\n")
+            pipe.flush()
         except BrokenPipeError:
             pass  # it has died already; its exit code tells
 

@@ -195,8 +195,8 @@ class _Search:
         return small and (max_drop is None or within(self._drop(outcome), max_drop))
 
     def _drop(self, outcome: Outcome) -> float:
-        assert self.trials.accuracy is not None
-        assert outcome.accuracy is not None
+        if self.trials.accuracy is None or outcome.accuracy is None:
+            raise RuntimeError("a drop is searched for, and no image tells it")
         return 100 * (self.trials.accuracy - outcome.accuracy)
 
     def _bounded(self, bits: float) -> float:

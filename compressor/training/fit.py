@@ -268,8 +268,11 @@ def check_fit(module: nn.Module, example: Tensor, data: Data) -> None:
         )
 
 
-def _schedule(step: int, steps: int, training: Training) -> float:
-    """Linear warm-up, then half a cosine to 0; a factor on the learning rate."""
+def _schedule(step: float, steps: float, training: Training) -> float:
+    """Linear warm-up, then half a cosine to 0, or the tail of it; a factor on the learning rate."""
+    if training.rewind:
+        whole = steps * training.rewind / training.epochs
+        step, steps = whole - steps + step, whole
     warmup = training.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
