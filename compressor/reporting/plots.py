@@ -56,7 +56,7 @@ def training(report: Json) -> Node | None:
     runs = [(label, stage.get("history", [])) for label, stage in stages_of(report)]
     curves, at = [], 0
     for label, rows in runs:
-        known = [(at + n + 1, row["validation"]) for n, row in enumerate(rows)]
+        known = [(at + n + 1, row.get("validation")) for n, row in enumerate(rows)]
         known = [(x, y) for x, y in known if y is not None]
         at += len(rows)
         if known:
