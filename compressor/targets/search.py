@@ -87,6 +87,8 @@ class _Search:
         if found is None and self.targets.max_drop is not None:
             found = self._within(self.targets.max_drop)
         if found is None:  # the size is out of reach
+            found = self._try(self.fewest, train=self.trials.trains)
+        if found is None:
             every = [each for each in self.outcomes.values() if each is not None]
             found = min(every, key=lambda each: each.bytes, default=None)
         if found is None:
@@ -94,11 +96,14 @@ class _Search:
         return found
 
     def _of_size(self, wanted: int) -> Outcome | None:
-        """The largest within ``wanted`` bytes; None where there is none."""
+        """The most accurate within ``wanted`` bytes; None where there is none.
+
+        With training or without: a short one may do more harm than good.
+        """
         bits, found = self._bits_of(wanted)
         if found is None or not self.trials.trains:
             return found
-        fitting: list[Outcome] = []
+        fitting = [found]
         for _ in range(TRAININGS):
             outcome = self._try(bits, train=True)
             if outcome is None:
@@ -108,8 +113,7 @@ class _Search:
                 if outcome.bytes >= CLOSE_TRAINED * wanted:
                     break
             bits = self._bounded(bits * MARGIN * wanted / outcome.bytes)
-        # Where training makes every one too large, the run of the quick one says so.
-        return max(fitting, key=lambda each: (self._met(each), each.bytes), default=found)
+        return max(fitting, key=lambda o: (self._met(o), o.accuracy or 0.0, o.trained, o.bytes))
 
     def _bits_of(self, wanted: int) -> tuple[float, Outcome | None]:
         """Without training: bits to ask for, and the outcome, None where none is so small."""

@@ -63,19 +63,19 @@ class Trials:
     def trial(self, settings: Mapping[str, Setting], *, train: bool) -> Outcome | None:
         """One set of settings; without training where not ``train``. None: not possible."""
         recipe = with_settings(self.recipe, settings)
-        stages = recipe if train else _untrained(recipe)
+        recipe = recipe if train else _untrained(recipe)
         small = _copy(self.network)
         try:
-            if stages.prune is not None:
-                prune(small, stages.prune, self.context)
-            if stages.share is not None:
-                share(small, stages.share, self.context)
+            if recipe.prune is not None:
+                prune(small, recipe.prune, self.context)
+            if recipe.share is not None:
+                share(small, recipe.share, self.context)
         except StageError as error:
             self.context.progress.note(f"not possible: {error}")
             return None
         closed(small, recipe)
-        exact = train or not self.trains
-        skeleton = self._traced(small) if exact else self._skeleton
+        whole = small.channels == self.network.channels
+        skeleton = self._skeleton if whole else self._traced(small)
         size = measure(small, layer_macs(small.module, small.example.to(self.context.device)))
         blob = encoded(small, recipe, skeleton, size, self.context.progress)
         load_decoded(small.module, artifact.decode(blob).tensors())
