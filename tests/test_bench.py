@@ -122,6 +122,7 @@ def test_three_forms_of_lenet5(compress: Any, folder: Path) -> None:
     assert found["cells"][1]["faster"]["low"] <= found["cells"][1]["faster"]["value"]
 
 
+@pytest.mark.slow
 def test_a_table_for_people(compress: Any, folder: Path) -> None:
     outcome = compress("bench", folder / "lenet5.onnx", folder / "lenet5.onnx", "--sparse")
     assert "lenet5.onnx #2" in outcome.out
@@ -159,6 +160,7 @@ def test_the_layers_of_a_graph_by_formula(tmp_path: Path) -> None:
     assert rows["c"].parameters == 42
 
 
+@pytest.mark.slow
 def test_accuracy_on_the_same_images(compress: Any, folder: Path, shelf: Path) -> None:
     files = folder / "lenet5.onnx", folder / "lenet5.ort"
     found = result_of(compress("bench", *files, "--data", shelf / "data.npz", "--json"))

@@ -563,6 +563,7 @@ def test_in_order_the_network_computes_the_same_and_its_file_tells_first_channel
     assert (outputs(ordered, x) - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["_order", "_encode", "_export"])
 def test_an_ordered_run_that_was_killed_resumes_to_the_same_bytes(
     at: str, checkpoint: Path, tmp_path: Path, quick_latency: None, monkeypatch: pytest.MonkeyPatch

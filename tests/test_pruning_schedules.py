@@ -353,6 +353,7 @@ def test_steps_are_told_one_by_one() -> None:
 # ---- whole runs --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_same_recipe_gives_the_same_bytes_and_resuming_does(
     schedule: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -145,6 +145,7 @@ def test_a_dry_run_lists_the_points_and_writes_nothing(bench: Path, compress: Co
 # --- running, and going on ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_what_is_not_finished_runs_again(bench: Path, compress: Compress) -> None:
     command = ("sweep", "recipe.toml", "--model", "net.pt", "--jobs", "2", *GRID)
     first = compress(*command)
