@@ -4,12 +4,15 @@ A search for settings ends what it tries by the same functions (``targets/trials
 bytes it finds are those that the run will write.
 """
 
+import copy
 from contextlib import suppress
 
 from compressor import __version__, artifact, loading
 from compressor.channels import Kept, order_channels, remove_dead
 from compressor.errors import CompressorError, StageError
-from compressor.network import Network
+from compressor.export import graph
+from compressor.layers import bake
+from compressor.network import Network, Row
 from compressor.progress import Progress
 from compressor.recipe import Recipe
 from compressor.reporting.measure import Size
@@ -43,6 +46,21 @@ def leading(network: Network, channels: str) -> str:
     return fewer.to_json() if same else channels
 
 
+def ordered(network: Network) -> Row:
+    """Hidden units change places; which they were is then of no meaning, only how many."""
+    found = order_channels(network)
+    if network.channels is not None:
+        network.channels = leading(network, network.channels)
+    return found
+
+
+def skeleton_of(network: Network, opset: int) -> bytes:
+    """The ONNX graph of the network as it is now, without its weights."""
+    module = copy.deepcopy(network.module).cpu()
+    bake(module)
+    return graph.trace(module, network.example, opset)
+
+
 def closed(network: Network, recipe: Recipe) -> None:
     """What a run does in two steps, in one: dead channels go, hidden units are ordered."""
     device = next(network.module.parameters()).device
@@ -53,9 +71,7 @@ def closed(network: Network, recipe: Recipe) -> None:
             cut(network, removal.row()["kept"])
     if recipe.encode.order:
         with suppress(StageError):
-            order_channels(network)
-            if network.channels is not None:
-                network.channels = leading(network, network.channels)
+            ordered(network)
 
 
 def encoded(

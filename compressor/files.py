@@ -2,10 +2,12 @@
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import OutputError
 
@@ -57,6 +59,23 @@ def _part(path: Path) -> Path:
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder")
     return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object's content; None where the file is absent or damaged."""
+    try:
+        return parsed(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parsed(text: bytes) -> dict[str, Any] | None:
+    """The JSON object that ``text`` is; None where it is none."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def digest(path: Path) -> str:

@@ -204,10 +204,18 @@ def change_mask(layer: Layer, mask: Tensor) -> None:
     step.mask.copy_(mask)
 
 
+def trained_weight(layer: Layer) -> Tensor:
+    """What is trained of a layer's weight: the dense weight of a masked layer, also what the mask
+    hides; the codebook of a shared one."""
+    if not parametrize.is_parametrized(layer.module, "weight"):
+        return cast(Tensor, layer.module.weight)
+    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
+    return cast(Tensor, steps.original)
+
+
 def behind_mask(layer: Layer) -> Tensor:
     """The dense weight of a masked layer, detached: what the mask hides still has a value."""
-    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
-    return cast(Tensor, steps.original).detach()
+    return trained_weight(layer).detach()
 
 
 def scores_of(layer: Layer) -> Tensor:
@@ -254,8 +262,7 @@ def settle_shared(layer: Layer) -> None:
     step = _parametrization(layer.module)
     if not isinstance(step, Nearest):
         raise StageError(f"{layer.name} was not training behind shared values")
-    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
-    labels = step.labels(cast(Tensor, steps.original).detach())
+    labels = step.labels(trained_weight(layer).detach())
     used, labels = torch.unique(labels[step.mask], return_inverse=True)
     indices = torch.zeros(step.mask.shape, dtype=torch.int32, device=step.mask.device)
     indices[step.mask] = labels.to(torch.int32) + 1
@@ -267,9 +274,7 @@ def shared_of(layer: Layer) -> tuple[NDArray[np.int32], NDArray[np.float32]] | N
     step = _parametrization(layer.module)
     if not isinstance(step, Shared):
         return None
-    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
-    codebook = cast(Tensor, steps.original)
-    return step.indices.cpu().numpy(), codebook.detach().cpu().numpy()
+    return step.indices.cpu().numpy(), trained_weight(layer).detach().cpu().numpy()
 
 
 def bake(module: nn.Module) -> None:

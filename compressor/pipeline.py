@@ -7,7 +7,6 @@ Several ranks (``distributed``) take the stages that train together, from the sa
 is measured and written in between and afterwards is the first one's.
 """
 
-import copy
 import gzip
 import time
 from collections.abc import Callable
@@ -20,18 +19,18 @@ import torch
 from numpy.typing import NDArray
 
 from compressor import __version__, artifact, distributed, preflight
-from compressor.channels import Kept, order_channels, remove_channels, remove_dead
-from compressor.closing import cut, encoded, leading
+from compressor.channels import Kept, remove_channels, remove_dead
+from compressor.closing import cut, encoded, ordered, skeleton_of
 from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
-from compressor.export import graph, onnx, optional, verify
+from compressor.export import onnx, optional, verify
 from compressor.layers import bake, compressible_layers, restore
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
 from compressor.pruning import prune
 from compressor.quantization import calibrate, share
 from compressor.recipe import Recipe
-from compressor.reporting.accuracy import change, right
+from compressor.reporting.accuracy import change
 from compressor.reporting.histograms import distributions
 from compressor.reporting.inspection import breakdown, contents, parts_by_layer
 from compressor.reporting.latency import latency
@@ -44,6 +43,7 @@ from compressor.targets.trials import accuracy
 from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints
 from compressor.training.data import Data, normalise
+from compressor.training.fit import right
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
@@ -205,13 +205,10 @@ class Run:
         return self._changed("dead", StageReport([], [], removal.row()))
 
     def _order(self) -> Json:
-        """Hidden units change places; which they were is then of no meaning, only how many."""
         try:
-            found = order_channels(self.network)
+            found = ordered(self.network)
         except StageError as error:
             return {"why": str(error)}
-        if self.network.channels is not None:
-            self.network.channels = leading(self.network, self.network.channels)
         self.workspace.save("order", self.network.module.state_dict())
         return {**found, "channels": self.network.channels}
 
@@ -248,9 +245,7 @@ class Run:
 
     def _trace(self) -> bytes:
         """The ONNX graph of the network as it is now, without its weights."""
-        module = copy.deepcopy(self.network.module).cpu()
-        bake(module)
-        skeleton = graph.trace(module, self.network.example, self.recipe.export.opset)
+        skeleton = skeleton_of(self.network, self.recipe.export.opset)
         self.workspace.write("graph.onnx", skeleton)
         return skeleton
 
@@ -351,7 +346,7 @@ class Run:
         data = self.context.data
         if data is None:
             return None
-        self.right = right(self.network.module, data, data.test)
+        self.right = right(self.network.module, data, data.test).cpu().numpy()
         return float(self.right.mean())
 
     def _change(self) -> Json | None:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from compressor import distributed
 from compressor.errors import OutputError
-from compressor.files import REPORT, explained, write_atomically
+from compressor.files import REPORT, explained, parsed, read_json, write_atomically
 
 Json = dict[str, Any]
 
@@ -98,12 +98,12 @@ class Workspace:
 
     def _continue(self) -> Json | None:
         """The report of a finished run, None for an unfinished one; refuses those of others."""
-        report = _read_json(self.folder / REPORT) or {}
+        report = read_json(self.folder / REPORT) or {}
         same = report.get("fingerprint") == self.fingerprint
         if same and all((self.folder / name).exists() for name in report["files"].values()):
             self._discard()
             return report
-        begun = _read_json(self.stages / "run.json")
+        begun = read_json(self.stages / "run.json")
         other = begun if begun is not None else report.get("fingerprint")
         if other is None and any(path != self.stages for path in self.folder.iterdir()):
             raise OutputError(
@@ -124,7 +124,7 @@ class Workspace:
     def finished(self, stage: str) -> Json | None:
         """What a finished stage reported, or None where it has yet to run."""
         name = f"{stage}.json"
-        return _parsed(self.read(name)) if self.has(name) else None
+        return parsed(self.read(name)) if self.has(name) else None
 
     def finish(self, stage: str, report: Json) -> None:
         """Mark a stage as finished; the last thing that it writes."""
@@ -201,18 +201,3 @@ class Workspace:
 
 def _json(content: Json) -> bytes:
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _read_json(path: Path) -> Json | None:
-    try:
-        return _parsed(path.read_bytes())
-    except OSError:
-        return None
-
-
-def _parsed(text: bytes) -> Json | None:
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None

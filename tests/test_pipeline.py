@@ -14,6 +14,7 @@ import torch
 from compressor import artifact, loading, pipeline, unpacking, user_code
 from compressor import workspace as workspaces
 from compressor.errors import ExportError, LoadError, OutputError, StageError
+from compressor.export import graph
 from compressor.progress import Progress
 from compressor.recipe import Recipe
 from compressor.settings import Prune, Share, Training
@@ -297,7 +298,7 @@ def test_a_run_that_fails_in_its_first_stage_leaves_nothing(
     def fail(*_: object) -> bytes:
         raise ExportError("cannot be traced")
 
-    monkeypatch.setattr(pipeline.graph, "trace", fail)
+    monkeypatch.setattr(graph, "trace", fail)
     with pytest.raises(ExportError):
         job(tmp_path / "out").execute()
     assert not (tmp_path / "out").exists()

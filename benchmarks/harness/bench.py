@@ -26,6 +26,7 @@ from compressor.benchmarks.harness.subjects import Subject
 from compressor.errors import UsageError
 from compressor.models import registry
 from compressor.progress import Progress
+from compressor.reporting.intervals import wilson
 
 Json = dict[str, Any]
 VERSION = 1
@@ -300,7 +301,7 @@ def _accuracy(subject: Subject, plan: Plan) -> Json:
     if "failure" in found:
         return found
     right, images = sum(found["right"]), len(found["right"])
-    low, high = intervals.wilson(right, images)
+    low, high = wilson(right / images, images) or (0.0, 1.0)
     return {
         **found,
         "runtime": runtime,

@@ -118,11 +118,3 @@ def student(probability: float, freedom: float) -> float:
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
     )
-
-
-def wilson(right: int, images: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927)."""
-    z, p = 1.959964, right / images
-    middle = (p + z * z / (2 * images)) / (1 + z * z / images)
-    reach = z * math.sqrt(p * (1 - p) / images + z * z / (4 * images**2)) / (1 + z * z / images)
-    return middle - reach, middle + reach

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from compressor.channels.allocation import Removed, threshold, to_target, uniform, worth
@@ -18,7 +17,7 @@ from compressor.channels.surgery import reconstruct
 from compressor.errors import StageError, UsageError
 from compressor.network import Context, Network, Row
 from compressor.settings import Channels
-from compressor.training.data import Data, batches
+from compressor.training.data import Data, sample
 
 _TAYLOR_IMAGES = 1000
 """Training images that first-order scores are taken on."""
@@ -43,7 +42,9 @@ class Plan:
             raise StageError(f"{network.name} has no channel that can be removed{why}")
         self.ratios = [] if settings.ratio is None else _ratios(self.dependencies, settings)
         data = context.data
-        images = None if data is None else _images(data, context, _TAYLOR_IMAGES)
+        images = None
+        if data is not None:
+            images = self._drawn(data, context, _TAYLOR_IMAGES, augment="none")
         self.readers = self._readers(network.module, context)
         scores = importance(
             self.dependencies,
@@ -69,10 +70,16 @@ class Plan:
         images = settings.reconstruct or (_OBS_IMAGES if settings.criterion == "obs" else 0)
         if context.data is None or images == 0:
             return {}
-        augment = context.data.augment  # of the images that the weights were trained for
-        drawn = _images(context.data, context, images, augment)
+        drawn = self._drawn(context.data, context, images)
         centred = settings.recalibrate > 0
         return measure(self.dependencies, module, drawn, seed=context.seed, centred=centred)
+
+    @staticmethod
+    def _drawn(
+        data: Data, context: Context, count: int, augment: str | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        seed, device = context.seed, context.device
+        return sample(data, count, seed=seed, batch_size=_BATCH, device=device, augment=augment)
 
     def cut(self, removed: Removed) -> Cut:
         """The network without these classes, proved."""
@@ -163,21 +170,6 @@ def _ratios(dependencies: Dependencies, settings: Channels) -> list[float]:
     }
     wanted = settings.rules.resolve(kinds)
     return [min(wanted.get(layer, 0.0) for layer in group.layers) for group in dependencies.groups]
-
-
-def _images(
-    data: Data, context: Context, images: int, augment: str = "none"
-) -> Iterator[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = torch.randperm(len(data.train), generator=generator)[:images]
-    return batches(
-        data.train.take(chosen),
-        data,
-        batch_size=_BATCH,
-        shuffle_generator=generator,
-        augment=augment,
-        device=context.device,
-    )
 
 
 def preview(network: Network, settings: Channels) -> dict[str, tuple[int, int]]:

@@ -1,17 +1,15 @@
 """The blocks of the empirical Fisher that `second_order` goes by, from one image after another."""
 
 from collections.abc import Iterator
-from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from compressor.errors import StageError
-from compressor.layers import Layer
+from compressor.layers import Layer, trained_weight
 from compressor.network import Context
 from compressor.pruning.second_order import cut, removal_costs
-from compressor.training.data import batches
+from compressor.training.data import sample
 
 BLOCK = 50
 """Weights of a block: on ResNet-20, 16 were worse, and 144 no better in five times the time."""
@@ -35,7 +33,7 @@ def scores(module: nn.Module, layers: dict[str, Layer], context: Context) -> dic
     groups = list(_grouped(layers))
     with context.progress.task("curvature", IMAGES * len(groups)) as advance:
         for group in groups:
-            parameters = [trained_weight(layer.module) for layer in group.values()]
+            parameters = [trained_weight(layer) for layer in group.values()]
             fishers = [
                 torch.zeros((*cut(p.detach().flatten(), BLOCK).shape, BLOCK)) for p in parameters
             ]
@@ -68,14 +66,6 @@ def _grouped(layers: dict[str, Layer]) -> Iterator[dict[str, Layer]]:
         yield group
 
 
-def trained_weight(module: nn.Module) -> Tensor:
-    """What is trained of a layer's weight; a mask lets no gradient through where it holds."""
-    if parametrize.is_parametrized(module, "weight"):
-        steps = cast(nn.Module, module.parametrizations.weight)  # type: ignore[union-attr]
-        return cast(Tensor, steps.original)
-    return cast(Tensor, module.weight)
-
-
 def _gradients(
     module: nn.Module, parameters: list[Tensor], context: Context
 ) -> Iterator[list[Tensor]]:
@@ -105,16 +95,7 @@ def images(context: Context, count: int, batch: int) -> Iterator[Tensor]:
     data = context.data
     if data is None:
         raise StageError("the criterion obs needs data: give --data")
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = torch.randperm(len(data.train), generator=generator)[:count]
-    pairs = batches(
-        data.train.take(chosen),
-        data,
-        batch_size=batch,
-        shuffle_generator=generator,
-        augment=data.augment,
-        device=context.device,
-    )
+    pairs = sample(data, count, seed=context.seed, batch_size=batch, device=context.device)
     return (x for x, _ in pairs)
 
 

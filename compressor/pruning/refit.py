@@ -19,9 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from compressor.layers import Layer, compressible_layers
+from compressor.layers import Layer, compressible_layers, trained_weight
 from compressor.network import Context
-from compressor.pruning.curvature import images, trained_weight
+from compressor.pruning.curvature import images
 from compressor.quantization.sensitivity import blocks, layout, measured, unblocks
 
 IMAGES = 500
@@ -81,7 +81,7 @@ def _fit(layer: Layer, twin: Layer, moments: Moments) -> None:
     now = blocks(layer, layer.weight).double().cpu()
     new = solve(old, now, moments)
     with torch.no_grad():
-        trained_weight(layer.module).copy_(unblocks(layer, new))
+        trained_weight(layer).copy_(unblocks(layer, new))
         if bias is not None:
             x, dense = moments.means
             shift = (old @ dense.unsqueeze(2) - new @ x.unsqueeze(2)).squeeze(2)  # (b, rows)

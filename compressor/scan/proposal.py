@@ -51,8 +51,10 @@ def _only(name: str) -> str:
 
 
 def untrained(recipe: Recipe) -> Recipe:
-    """The same stages without any training."""
-    changes = dict.fromkeys((f"{name}.epochs" for name in recipe.trainings), 0)
+    """The same stages without any training, so all pruning at once."""
+    changes: dict[str, object] = {f"{name}.epochs": 0 for name in recipe.trainings}
+    if recipe.prune is not None:
+        changes |= {"prune.schedule": "rounds", "prune.rounds": 1}
     return recipe.with_settings(changes)
 
 
@@ -83,21 +85,12 @@ def propose(
     (a nat is taken for an image), is doubled or halved until the budget lies between two prices,
     and halved in between. None where nothing within the budget was found.
     """
-    budget = max_drop / 100
 
-    def attempt(price: float) -> tuple[Recipe, Answers] | None:
-        chosen, _ = allocate(models, price)
+    def recipe_of(chosen: Mapping[str, Setting]) -> Recipe | None:
         recipe = with_settings(Recipe(), chosen)
-        if recipe.prune is None and recipe.share is None:
-            return None
-        try:
-            small = applied(network, untrained(recipe), context)
-        except StageError as error:
-            context.progress.note(f"not possible: {error}")
-            return None
-        return recipe, evaluate(small)
+        return None if recipe.prune is None and recipe.share is None else recipe
 
-    return _search(attempt, _first_price(models, budget), budget, context)
+    return _search(network, models, recipe_of, max_drop / 100, evaluate, context)
 
 
 def propose_channels(
@@ -113,18 +106,33 @@ def propose_channels(
     A layer in several units gets the least of their ratios. Nothing is retrained, but weights are
     fitted and batch norms re-estimated as every removal of channels does.
     """
-    budget = max_drop / 100
 
-    def attempt(price: float) -> tuple[Recipe, Answers] | None:
-        chosen, _ = allocate(models, price)
+    def recipe_of(chosen: Mapping[str, Setting]) -> Recipe | None:
         ratios: dict[str, float] = {}
         for unit, setting in chosen.items():
             for layer in layers[unit]:
                 ratios[layer] = min(ratios.get(layer, 1.0), setting.sparsity)
         ratios = {layer: ratio for layer, ratio in ratios.items() if 0 < ratio < 1}
-        if not ratios:
+        return Recipe(channels=Channels(ratio=ratios, round=1, keep=1)) if ratios else None
+
+    return _search(network, models, recipe_of, max_drop / 100, evaluate, context)
+
+
+def _search(
+    network: Network,
+    models: Mapping[str, LayerModel],
+    recipe_of: Callable[[Mapping[str, Setting]], Recipe | None],
+    budget: float,
+    evaluate: Evaluate,
+    context: Context,
+) -> Proposal | None:
+    """The highest price within the budget of lost images, in the logarithm of the price."""
+
+    def attempt(price: float) -> tuple[Recipe, Answers] | None:
+        chosen, _ = allocate(models, price)
+        recipe = recipe_of(chosen)
+        if recipe is None:
             return None
-        recipe = Recipe(channels=Channels(ratio=ratios, round=1, keep=1))
         try:
             small = applied(network, untrained(recipe), context)
         except StageError as error:
@@ -132,16 +140,7 @@ def propose_channels(
             return None
         return recipe, evaluate(small)
 
-    return _search(attempt, _first_price(models, budget), budget, context)
-
-
-def _search(
-    attempt: Callable[[float], tuple[Recipe, Answers] | None],
-    price: float,
-    budget: float,
-    context: Context,
-) -> Proposal | None:
-    """The highest price within the budget of lost images, in the logarithm of the price."""
+    price = _first_price(models, budget)
     tried: list[Row] = []
     best: Proposal | None = None
     low, high = None, None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from compressor.errors import UsageError
 from compressor.per_layer import PerLayer
-from compressor.settings.checks import Rules, choice, integer, number, part, settle
+from compressor.settings.checks import Rules, choice, integer, part, removed, settle
 from compressor.settings.training import Training
 
 Round = typing.Literal["auto", "ort-avx512", "wasm", 1, 4, 8, 16, 32]
@@ -19,13 +19,7 @@ CRITERIA = ("l2", "l1", "gamma", "next", "taylor", "obs", "random")
 
 def parse_ratio(value: object) -> float:
     """A fraction of channels to remove: between 0 and 1, both excluded."""
-    ratio = number("channels.ratio", value, 0.0, 1.0)
-    if ratio in (0.0, 1.0):
-        raise UsageError(
-            f"channels.ratio is {value!r}: it is the fraction of channels to remove, over 0 and "
-            "under 1"
-        )
-    return ratio
+    return removed("channels.ratio", value, "channels to remove")
 
 
 def _round(value: object) -> int | str:

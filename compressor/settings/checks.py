@@ -55,3 +55,11 @@ def part(name: str, value: object) -> float:
     if kept in (0.0, 1.0):
         raise UsageError(f"{name} is {kept:g}: it is the part to keep, over 0 and under 1")
     return kept
+
+
+def removed(name: str, value: object, things: str) -> float:
+    """A fraction of ``things``, which go: between 0 and 1, both excluded."""
+    fraction = number(name, value, 0.0, 1.0)
+    if fraction in (0.0, 1.0):
+        raise UsageError(f"{name} is {value!r}: it is the fraction of {things}, over 0 and under 1")
+    return fraction

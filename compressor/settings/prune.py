@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from compressor.errors import UsageError
 from compressor.per_layer import PerLayer
-from compressor.settings.checks import Rules, choice, integer, number, settle
+from compressor.settings.checks import Rules, choice, integer, number, removed, settle
 from compressor.settings.training import Training
 
 Allocation = typing.Literal["layer", "global", "erk", "lamp"]
@@ -26,13 +26,7 @@ def parse_sensitivity(value: object) -> float:
 
 def parse_sparsity(value: object) -> float:
     """A fraction of weights to prune: between 0 and 1, both excluded."""
-    sparsity = number("prune.sparsity", value, 0.0, 1.0)
-    if sparsity in (0.0, 1.0):
-        raise UsageError(
-            f"prune.sparsity is {value!r}: it is the fraction of weights to prune, over 0 and "
-            "under 1"
-        )
-    return sparsity
+    return removed("prune.sparsity", value, "weights to prune")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import OutputError
-from compressor.files import REPORT, explained, write_atomically
+from compressor.files import REPORT, explained, read_json, write_atomically
 
 Json = dict[str, Any]
 SWEEP, POINTS, LOCK = "sweep.json", "points", ".lock"
@@ -102,15 +102,6 @@ def clear(place: Path, fingerprint: Json) -> None:
         with explained(place):
             if place.exists():
                 shutil.rmtree(place)
-
-
-def read_json(path: Path) -> Json | None:
-    """A file's content; None where it is absent or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 @contextmanager

@@ -12,20 +12,19 @@ import torch
 
 from compressor import artifact
 from compressor.channels import remove_channels
-from compressor.closing import closed, cut, encoded
+from compressor.closing import closed, cut, encoded, skeleton_of
 from compressor.errors import StageError
-from compressor.export import graph
 from compressor.layers import bake, compressible_layers
 from compressor.network import Context, Network
 from compressor.pruning import prune
 from compressor.quantization import share
 from compressor.recipe import Recipe
-from compressor.reporting.accuracy import right
 from compressor.reporting.measure import layer_macs, measure
 from compressor.scan.allocation import Setting
-from compressor.scan.proposal import with_settings
+from compressor.scan.proposal import untrained, with_settings
 from compressor.storage import load_decoded
 from compressor.training.data import Data, Split
+from compressor.training.fit import right
 from compressor.training.losses import frozen
 
 MOST_VALIDATION = 5000
@@ -63,7 +62,7 @@ class Trials:
     def trial(self, settings: Mapping[str, Setting], *, train: bool) -> Outcome | None:
         """One set of settings; without training where not ``train``. None: not possible."""
         recipe = with_settings(self.recipe, settings)
-        recipe = recipe if train else _untrained(recipe)
+        recipe = recipe if train else untrained(recipe)
         small = _copy(self.network)
         try:
             if recipe.prune is not None:
@@ -83,18 +82,15 @@ class Trials:
         return Outcome(settings, recipe, len(blob), found, train)
 
     def _traced(self, network: Network) -> bytes:
-        if not self.recipe.encode.graph:
-            return b""
-        module = copy.deepcopy(network.module).cpu()
-        bake(module)
-        return graph.trace(module, network.example, self.recipe.export.opset)
+        wanted = self.recipe.encode.graph
+        return skeleton_of(network, self.recipe.export.opset) if wanted else b""
 
 
 def accuracy(network: Network, data: Data | None) -> float | None:
     """On validation images, at most `MOST_VALIDATION`; None where there are none."""
     if data is None or not len(data.validation):
         return None
-    return float(right(network.module, data, _first(data.validation)).mean())
+    return float(right(network.module, data, _first(data.validation)).double().mean())
 
 
 def _first(split: Split) -> Split:
@@ -103,14 +99,6 @@ def _first(split: Split) -> Split:
 
 def _copy(network: Network) -> Network:
     return replace(network, module=copy.deepcopy(network.module))
-
-
-def _untrained(recipe: Recipe) -> Recipe:
-    """The same stages without any training, so all pruning at once."""
-    changes: dict[str, object] = {f"{name}.epochs": 0 for name in recipe.trainings}
-    if recipe.prune is not None:
-        changes |= {"prune.schedule": "rounds", "prune.rounds": 1}
-    return recipe.with_settings(changes)
 
 
 def parts(network: Network, settings: Mapping[str, Setting]) -> tuple[float, float]:

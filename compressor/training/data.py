@@ -247,6 +247,29 @@ def batches(
     return _batches(split, data, batch_size, shuffle_generator, augment, device, share)
 
 
+def sample(
+    data: Data,
+    count: int,
+    *,
+    seed: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    augment: str | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """So many training images, or all, as :func:`batches`; chosen, ordered and augmented by the
+    seed, where nothing is said in the data's own way, which the weights were trained for."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(data.train), generator=generator)[:count]
+    return batches(
+        data.train.take(chosen),
+        data,
+        batch_size=batch_size,
+        shuffle_generator=generator,
+        augment=data.augment if augment is None else augment,
+        device=device,
+    )
+
+
 def _batches(
     split: Split,
     data: Data,

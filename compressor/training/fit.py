@@ -233,24 +233,27 @@ def evaluate(
     """
     if len(split.y) == 0:
         return math.nan
+    correct = right(module, data, split, batch_size, share).sum()
+    return int(correct if share == WHOLE else distributed.total(correct)) / len(split.y)
+
+
+def right(
+    module: nn.Module, data: Data, split: Split, batch_size: int = _EVALUATED, share: slice = WHOLE
+) -> Tensor:
+    """Which images the module, in evaluation mode, classifies rightly: bool (N,), on its device.
+
+    With a ``share`` of each batch, of this rank's images.
+    """
     was_training = module.training
     module.eval()
     device = next(module.parameters()).device
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    found = [torch.zeros(0, dtype=torch.bool, device=device)]
     with torch.no_grad():
-        for x, y in batches(
-            split,
-            data,
-            batch_size=batch_size,
-            shuffle_generator=None,
-            augment="none",
-            device=device,
-            share=share,
-        ):
+        for x, y in batches(split, data, batch_size=batch_size, device=device, share=share):
             if len(y):
-                correct += (module(x).argmax(1) == y).sum()
+                found.append(module(x).argmax(1) == y)
     module.train(was_training)
-    return int(correct if share == WHOLE else distributed.total(correct)) / len(split.y)
+    return torch.cat(found)
 
 
 def check_fit(module: nn.Module, example: Tensor, data: Data) -> None:
