@@ -32,7 +32,7 @@ def summary(report: Json) -> Json:
         "weights_only_bytes": stages["encode"]["weights_only_bytes"],
         "ratio": stages["encode"]["ratio"],
         "sparsity": stages["encode"]["sparsity"],
-        "bytes": {name: stage["bytes"] for name, stage in stages.items()},
+        "bytes": {name: stage["bytes"] for name, stage in stages.items() if "bytes" in stage},
         "error_percent": {
             name: round(100 * (1 - stage["accuracy"]), 2)
             for name, stage in stages.items()
