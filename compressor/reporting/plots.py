@@ -104,6 +104,36 @@ def test_accuracy(report: Json) -> Node | None:
     return chart.done()
 
 
+def trials(report: Json) -> Node | None:
+    """Points lost against bytes of what was tried for a target, and the targets as lines."""
+    targets = report.get("targets", {})
+    rows = [row for row in targets.get("tried", []) if None not in (row["bytes"], row["drop"])]
+    if not rows:
+        return None
+    most, limit = targets["most_bytes"], targets["max_drop"]
+    sizes = [row["bytes"] for row in rows] + ([most] if most is not None else [])
+    drops = [row["drop"] for row in rows] + ([limit] if limit is not None else [])
+    pad = 0.05 * (max(drops) - min(drops)) or 0.1
+    told = "; ".join(f"{row['bytes']:,} bytes, {row['drop']:+.2f} points lost" for row in rows)
+    chart = Chart(
+        "What was tried for the target",
+        told,
+        Axis("bytes of the artifact, logarithmic", 0.9 * min(sizes), 1.1 * max(sizes), log=True),
+        Axis("points lost on validation images", min(drops) - pad, max(drops) + pad),
+        "trials",
+    )
+    if most is not None:
+        chart.upright(most, 5)
+    if limit is not None:
+        chart.level(limit, f"at most {limit:g}")
+    for color, (label, trained) in enumerate((("as pruned", False), ("retrained", True))):
+        places = [(row["bytes"], row["drop"]) for row in rows if row["trained"] == trained]
+        if places:
+            chart.dots(places, color)
+            chart.named(color, label)
+    return chart.done()
+
+
 def sparsity(report: Json) -> Node:
     """The fraction of zeros in each layer, in the network's order."""
     rows = report["stages"]["encode"]["layers"]

@@ -31,6 +31,8 @@ svg.chart{font:11px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:va
 """
 COLORS = 6
 WIDTH = 360
+GAP = 16
+"""Between the charts of a sheet."""
 _LETTER = 5.9
 """About the width of a letter at 11 px: what room labels get."""
 
@@ -287,6 +289,28 @@ def bars(
             box = node("rect", x=_px(x), y=_px(y - 9), width=10, height=10)
             box.set("class", f"f{color % COLORS}")
             add(svg, box, _text(x + 14, y, text))
+    return svg
+
+
+def sheet(charts: Sequence[Node], title: str, *, columns: int) -> Node:
+    """Charts (from :meth:`Chart.done`) in rows of ``columns``, as one picture."""
+    sizes = [tuple(map(float, (chart.get("viewBox") or "").split()[2:])) for chart in charts]
+    wide = max((width for width, _ in sizes), default=0.0)
+    across = min(columns, len(charts))
+    y, placed = 0.0, []
+    for start in range(0, len(charts), columns):
+        row = list(
+            zip(charts[start : start + columns], sizes[start : start + columns], strict=True)
+        )
+        for column, (chart, (width, height)) in enumerate(row):
+            place = {"x": column * (wide + GAP), "y": y, "width": width, "height": height}
+            for name, value in place.items():
+                chart.set(name, _px(value))
+            placed.append(chart)
+        y += max(height for _, (_, height) in row) + GAP
+    told = f"{len(charts)} charts, each with its own description"
+    svg = picture("sheet", title, told, across * (wide + GAP) - GAP, y - GAP)
+    add(svg, *placed)
     return svg
 
 
