@@ -27,7 +27,7 @@ from compressor.benchmarks.peers.tasks import TRAINING, Task, tasks
 from compressor.reporting.console import ConsoleProgress
 
 Row = dict[str, Any]
-SECONDS = 60.0
+SECONDS = 40.0
 FIGURES = ("median_ms", "faster", "conclusion", "failure")
 
 
@@ -80,13 +80,15 @@ def measured(task: Task, arguments: argparse.Namespace) -> Row:
         if name in arguments.methods
         for row in json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     ]
+    if "failure" in rows[0]:
+        raise SystemExit(f"{task.name}: nothing to compare with: {rows[0]['failure']}")
     timed = time(task, rows, folder, arguments.seconds)
     data = task.load()
     return {
         "network": task.arch,
         "data": task.data,
         "checkpoint": task.checkpoint.name,
-        "test_images": len(data.test),
+        "test_images": timed["rows"][0]["accuracy"]["images"],
         "training": {**vars(TRAINING), "images": task.passed(data)},
         **timed,
     }

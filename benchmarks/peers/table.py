@@ -111,7 +111,11 @@ def picture(result: Row) -> str:
     """An SVG file: a row a network, on the left bytes and on the right time."""
     charts = []
     for place, network in enumerate(result["networks"]):
-        rows = [(n, row) for n, row in _numbered(network) if row["accuracy"] and row["median_ms"]]
+        rows = [
+            (number, row)
+            for number, row in _numbered(network)
+            if "value" in (row["accuracy"] or {}) and row["median_ms"]
+        ]
         charts += [
             _pareto(network, rows, "bytes", f"bytes-{place}"),
             _pareto(network, rows, "ms", f"ms-{place}"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.reporting.histograms import edges
 from compressor.reporting.intervals import wilson
 from compressor.reporting.markup import Node
 from compressor.reporting.svg import Axis, Chart, bars, percent
@@ -154,17 +155,17 @@ def sparsity(report: Json) -> Node:
 def weights(name: str, number: int, before: Json | None, after: Json) -> Node:
     """A layer's weights other than 0 before and after, and the centroids."""
     pair = [row for row in (before, after) if row]
-    edges = [_edges(row) for row in pair]
+    ends = [edges(row) for row in pair]
     most = max(max(row["counts"]) for row in pair)
     centroids = after.get("centroids", [])
     told = f"{sum(after['counts']):,} weights other than 0 and {after['zeros']:,} zeros"
     told += f", {len(centroids)} centroids" if centroids else ""
-    low, high = min(e[0] for e in edges), max(e[-1] for e in edges)
+    low, high = min(e[0] for e in ends), max(e[-1] for e in ends)
     title = f"Weights of {name}"
     chart = Chart(title, told, Axis(name, low, high), Axis("weights", 0, most), f"w{number}", 150)
     if before:
-        chart.steps(_edges(before), before["counts"], 5, wash=True)
-    chart.steps(_edges(after), after["counts"], 0)
+        chart.steps(edges(before), before["counts"], 5, wash=True)
+    chart.steps(edges(after), after["counts"], 0)
     chart.ticks_below(centroids, 1)
     return chart.done()
 
@@ -176,20 +177,18 @@ def scales(report: Json) -> Node | None:
     pair = [(n, row) for n, row in pair if row]
     if not pair:
         return None
-    edges = [_edges(row) for _, row in pair]
+    ends = [edges(row) for _, row in pair]
     most = max(max(row["counts"]) for _, row in pair)
     told = "; ".join(f"{n}: {sum(r['counts']) + r['zeros']:,} scales" for n, r in pair)
     chart = Chart(
         "Scales of batch norms",
         f"{told}, {pair[-1][1]['zeros']:,} of them 0 at the end",
-        Axis(
-            "scale of a channel, |γ|", min(0.0, *(e[0] for e in edges)), max(e[-1] for e in edges)
-        ),
+        Axis("scale of a channel, |γ|", min(0.0, *(e[0] for e in ends)), max(e[-1] for e in ends)),
         Axis("channels", 0, most),
         "scales",
     )
     for (name, row), color in zip(pair, (5, 0), strict=False):
-        chart.steps(_edges(row), row["counts"], color, wash=color == 5)
+        chart.steps(edges(row), row["counts"], color, wash=color == 5)
         chart.named(color, "before" if name == "dense" else "after")
     return chart.done()
 
@@ -199,7 +198,7 @@ def latencies(report: Json) -> Node:
     found = report["latency"]["histogram"]
     counts = found["counts"]
     bins = max(len(row) for row in counts.values())
-    edges = np.geomspace(found["low"], found["high"], bins + 1).tolist()
+    ends = np.geomspace(found["low"], found["high"], bins + 1).tolist()
     ms = report["latency"]["ms"]
     told = "; ".join(
         f"{n}: median {ms[n]['median']:.3f} ms, 5 to 95 % {ms[n]['p5']:.3f} to {ms[n]['p95']:.3f}"
@@ -208,12 +207,12 @@ def latencies(report: Json) -> Node:
     chart = Chart(
         "Time of single calls",
         told,
-        Axis("ms, logarithmic", edges[0], edges[-1], log=True),
+        Axis("ms, logarithmic", ends[0], ends[-1], log=True),
         Axis("calls", 0, max(max(row) for row in counts.values())),
         "latencies",
     )
     for color, (name, row) in enumerate(counts.items()):
-        chart.steps(edges, row, color, wash=True)
+        chart.steps(ends, row, color, wash=True)
         chart.named(color, name)
     return chart.done()
 
@@ -237,10 +236,6 @@ def latency_against_macs(report: Json) -> Node:
         chart.dots([(x, row["median"])], color, [f"{name}: {row['median']:.3f} ms"])
         chart.named(color, f"{name} {row['median']:.3f} ms")
     return chart.done()
-
-
-def _edges(row: Json) -> list[float]:
-    return [(row["first"] + n) * row["width"] for n in range(len(row["counts"]) + 1)]
 
 
 def layer_parts(parts: Json, most: int) -> Node:

@@ -109,7 +109,7 @@ def layer_table(report: Json) -> Table:
 
 
 def trial_rows(report: Json) -> list[tuple[str, ...]]:
-    """Of each trial: how, whether it meets the targets, bytes, ratio, sparsity, bits, points lost."""
+    """Of each trial: how, whether it meets the targets, bytes, ratio, zeros, bits, points lost."""
     rows: list[tuple[str, ...]] = []
     for row in report["targets"]["tried"]:
         size, drop = row["bytes"], row["drop"]
