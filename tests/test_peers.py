@@ -11,6 +11,7 @@ from compressor.benchmarks import __main__ as bench
 from compressor.benchmarks import readme
 from compressor.benchmarks.channels.rivals import ratio
 from compressor.benchmarks.experiments import RESULTS
+from compressor.benchmarks.peers import __main__ as peers
 from compressor.benchmarks.peers import table
 from compressor.benchmarks.peers.tasks import Task
 
@@ -47,6 +48,19 @@ def test_the_readme_shows_the_committed_results(name: str) -> None:
     if path.exists():
         result = json.loads(path.read_text(encoding="utf-8"))
         assert readme.filled(README, name, bench.WRITTEN[name](result)) == README
+
+
+def test_bench_hands_on_what_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(peers, "main", lambda words: given.append(peers.parser().parse_args(words)))
+    copied = tmp_path / "README.md"
+    copied.write_text(README, encoding="utf-8")
+    words = ["--anew", "peers", "--checkpoints", "c", "--readme", str(copied)]
+    bench.main(words)
+    (options,) = given
+    assert (options.checkpoints, options.data_root) == (Path("c"), None)
+    assert options.environments == Path("build/peers/environments")
+    assert copied.read_text(encoding="utf-8") == README  # nothing was measured
 
 
 def interval(value: float) -> dict[str, float]:

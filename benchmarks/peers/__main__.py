@@ -12,8 +12,9 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from compressor.benchmarks.harness.bench import Plan, bench
 from compressor.benchmarks.harness.rounds import Limits
 from compressor.benchmarks.harness.subjects import subjects
 from compressor.benchmarks.peers import making, table
-from compressor.benchmarks.peers.tasks import TRAINING, Task, tasks
+from compressor.benchmarks.peers.tasks import PASS, TRAINING, Task, lenet5, resnet20
 from compressor.reporting.console import ConsoleProgress
 
 Row = dict[str, Any]
-SECONDS = 40.0
+SECONDS = 30.0
 FIGURES = ("median_ms", "faster", "conclusion", "failure")
 
 
@@ -36,12 +37,7 @@ def main(words: Sequence[str] | None = None) -> None:
     described = environment()  # before the work: the load is that of others
     arguments.folder.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
-    networks = []
-    for task in tasks(
-        arguments.checkpoints, arguments.data_root, arguments.environments, arguments.folder
-    ):
-        if arguments.network in (None, task.arch):
-            networks.append(measured(task, arguments))
+    networks = [measured(task, arguments) for task in tasks(arguments)]
     result = {"benchmark": "peers", "environment": described, "networks": networks}
     write(result, arguments.output)
 
@@ -50,12 +46,12 @@ def parser() -> argparse.ArgumentParser:
     described = argparse.ArgumentParser(prog="python -m compressor.benchmarks.peers")
     described.add_argument("--checkpoints", type=Path, help="where the ResNet-20 is")
     described.add_argument("--data-root", type=Path, help="where CIFAR-10 and MNIST are")
-    described.add_argument("--network", help="resnet20 or lenet5 alone")
+    described.add_argument("--network", choices=("resnet20", "lenet5"), help="that one alone")
     build = Path("build", "peers")
     described.add_argument("--folder", type=Path, default=build, help="for what methods make")
     described.add_argument("--environments", type=Path, default=build / "environments")
     described.add_argument("--jobs", type=int, default=2, help="methods at a time, a core each")
-    described.add_argument("--images", type=int, help="of the one pass of training")
+    described.add_argument("--images", type=int, default=PASS, help="of the pass of training")
     described.add_argument("--seconds", type=float, default=SECONDS, help="of timing, at most")
     described.add_argument("--methods", nargs="+", choices=making.METHODS, default=making.METHODS)
     described.add_argument("--keep", action="store_true", help="methods whose rows are there")
@@ -63,11 +59,19 @@ def parser() -> argparse.ArgumentParser:
     return described
 
 
+def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """What is asked for, of what the folders given allow."""
+    root, environments = arguments.data_root, arguments.environments.resolve()
+    asked = (arguments.network,) if arguments.network else ("resnet20", "lenet5")
+    if "resnet20" in asked and arguments.checkpoints is not None and root is not None:
+        yield resnet20(arguments.checkpoints, root, environments)
+    if "lenet5" in asked:
+        yield lenet5(root, environments, arguments.folder)
+
+
 def measured(task: Task, arguments: argparse.Namespace) -> Row:
     """One network: its methods, two at a time, and then all of their files in turns."""
-    if arguments.images is not None:
-        task = Task(**{**vars(task), "images": arguments.images})
-    task = Task(**{**vars(task), "environments": arguments.environments.resolve()})
+    task = replace(task, images=arguments.images)
     folder = arguments.folder / task.name
     folder.mkdir(exist_ok=True)
     (folder / "task.json").write_text(task.to_json(), encoding="utf-8")

@@ -120,7 +120,9 @@ def asked(report: Json) -> str:
     if targets["most_bytes"] is not None:
         found.append(f"an artifact of at most {targets['most_bytes']:,} bytes")
     if targets["max_drop"] is not None:
-        found.append(f"at most {targets['max_drop']:g} points lost on validation images")
+        drop = targets["max_drop"]
+        points = "point" if drop == 1 else "points"
+        found.append(f"at most {drop:g} {points} lost on validation images")
     return f"Asked for: {' and '.join(found)}"
 
 

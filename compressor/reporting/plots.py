@@ -1,12 +1,13 @@
 """The charts of a run's report, each from the report as data; None where there is nothing."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from compressor.reporting.histograms import edges
-from compressor.reporting.intervals import wilson
+from compressor.reporting.intervals import Interval, wilson
 from compressor.reporting.markup import Node
 from compressor.reporting.svg import Axis, Chart, bars, percent
 from compressor.reporting.tables import STAGES
@@ -69,7 +70,7 @@ def training(report: Json) -> Node | None:
     chart = Chart(
         "Validation accuracy through training",
         told,
-        Axis("epoch", 0, at),
+        Axis("epoch", 0, at, ticks=range(0, at + 1, -(-at // 8))),
         Axis("validation accuracy", min(values), max(values), text=percent),
         "training",
     )
@@ -94,15 +95,18 @@ def test_accuracy(report: Json) -> Node | None:
     chart = Chart(
         "Test accuracy after each stage",
         told,
-        Axis("stage", 0.5, len(found) + 0.8, text=lambda v: f"{v:.0f}"),
+        Axis("stage", 0.5, len(found) + 0.5, text=_stage_at(found), ticks=range(1, len(found) + 1)),
         Axis("test accuracy", low, high, text=percent),
         "accuracy",
     )
     for number, (label, value, spread) in enumerate(found, 1):
         chart.spread(number, *spread, 0)
         chart.dots([(number, value)], 0, [f"{label}: {percent(value)}"])
-        chart.named(0, f"{number} {label}")
     return chart.done()
+
+
+def _stage_at(found: list[tuple[str, float, Interval]]) -> Callable[[float], str]:
+    return lambda number: found[min(max(round(number), 1), len(found)) - 1][0]
 
 
 def trials(report: Json) -> Node | None:

@@ -33,8 +33,8 @@ COLORS = 6
 WIDTH = 360
 GAP = 16
 """Between the charts of a sheet."""
-_LETTER = 5.9
-"""About the width of a letter at 11 px: what room labels get."""
+_LETTER = 6.4
+"""The width of a letter at 11 px in wide fonts: what room labels get."""
 
 
 @dataclass(frozen=True)
