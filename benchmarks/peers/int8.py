@@ -22,8 +22,10 @@ class Quantizer:
     name: str
     python: Path
 
-    def quantize(self, model: bytes, data: Data) -> bytes:
+    def quantize(self, model: bytes, data: Data, activations: str) -> bytes:
         """The INT8 file of an ONNX file, its ranges from the first training images.
+
+        ``activations`` is QInt8, its default, or QUInt8.
 
         Raises subprocess.CalledProcessError where it fails.
         """
@@ -33,7 +35,8 @@ class Quantizer:
             paths = [Path(scratch, name) for name in ("dense.onnx", "images.npy", "int8.onnx")]
             paths[0].write_bytes(model)
             np.save(paths[1], chosen)
-            subprocess.run([str(self.python), "-I", str(WORKER), *map(str, paths)], check=True)
+            words = [str(WORKER), *map(str, paths), activations]
+            subprocess.run([str(self.python), "-I", *words], check=True)
             return paths[2].read_bytes()
 
 

@@ -1,9 +1,10 @@
 """ONNX Runtime's static quantization, as its documentation has it. Runs in its own environment.
 
-    PYTHON int8_worker.py DENSE.onnx IMAGES.npy INT8.onnx
+    PYTHON int8_worker.py DENSE.onnx IMAGES.npy INT8.onnx QInt8
 
 IMAGES are float32 (N, ...), normalised. The documentation's advice for convolutions on x86: shapes
-inferred and graph optimised first, QDQ format, a scale per channel; all else is its default.
+inferred and graph optimised first, QDQ format, a scale per channel. Activations are QInt8, its
+default, or QUInt8; all else is its default.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 
@@ -26,12 +27,19 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def main() -> None:
-    dense, images, target = sys.argv[1:]
+    dense, images, target, activations = sys.argv[1:]
     prepared = f"{target}.prepared"
     quant_pre_process(dense, prepared)
     name = onnx.load(prepared).graph.input[0].name
     reader = Reader(name, np.load(images))
-    quantize_static(prepared, target, reader, quant_format=QuantFormat.QDQ, per_channel=True)
+    quantize_static(
+        prepared,
+        target,
+        reader,
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType[activations],
+    )
 
 
 if __name__ == "__main__":

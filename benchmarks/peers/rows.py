@@ -40,7 +40,8 @@ class Made:
     def row(self, onnx: str) -> dict[str, Any]:
         known = asdict(self)
         del known["model"]
-        return {**known, "bytes": known.pop("size"), "onnx": onnx}
+        known["bytes"] = known.pop("size")
+        return {**known, "onnx": onnx}
 
 
 @dataclass

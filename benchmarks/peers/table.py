@@ -36,7 +36,7 @@ def _network(network: Row, result: Row) -> list[str]:
     lines = [HEADINGS, ("--:", ":--", ":--", ":--", ":--", *["--:"] * 6), *cells]
     failed = [row for row in network["rows"] if "onnx" not in row]
     return [
-        f"**{title(network)}**",
+        f"**{title(network)}, {network['test_images']:,} test images**",
         "",
         *(f"| {' | '.join(line)} |" for line in lines),
         "",
@@ -48,7 +48,7 @@ def _network(network: Row, result: Row) -> list[str]:
 
 def title(network: Row) -> str:
     name = f"{network['network']}-{network['data']}"
-    return f"{TITLES.get(name, name)}, {network['test_images']:,} test images"
+    return TITLES.get(name, name)
 
 
 def conditions(network: Row, result: Row) -> str:
@@ -143,7 +143,7 @@ def _pareto(network: Row, rows: Sequence[tuple[int, Row]], cost: str, name: str)
         told,
         Axis(f"{unit}, logarithmic", 0.85 * min(x for x, _ in where),
              1.3 * max(x for x, _ in where), log=True),
-        Axis(title(network).rpartition(",")[0], low - pad, min(1.0, high + pad), text=svg.percent),
+        Axis(f"{title(network)}: accuracy", low - pad, min(1.0, high + pad), text=svg.percent),
         name,
         height=340,
         width=470,
@@ -152,7 +152,7 @@ def _pareto(network: Row, rows: Sequence[tuple[int, Row]], cost: str, name: str)
     for (_, row), place in zip(rows, where, strict=True):
         chart.dots([place], _color(row["tool"]), [f"{row['tool']}, {row['method']}"])
     for numbers, place in _labels(chart, [n for n, _ in rows], where):
-        chart.note(*place, ", ".join(map(str, numbers)))
+        chart.note(*place, _ranges(numbers))
     for tool in dict.fromkeys(row["tool"] for _, row in rows):
         chart.named(_color(tool), tool)
     return chart.done()
@@ -172,6 +172,17 @@ def _labels(
         else:
             found.append(([number], (x, y)))
     return [(sorted(group), place) for group, place in found]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``1-3, 7`` for 1, 2, 3 and 7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _color(tool: str) -> int:
