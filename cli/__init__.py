@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -92,7 +93,21 @@ def main(args: list[str] | None = None) -> None:
             # An import that Ctrl-C broke off may fail in any way, so what was raised may not say.
             interrupted = interrupts or isinstance(error, KeyboardInterrupt | click.Abort)
             code = _interrupted(error) if interrupted else _explain(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process; one that torchrun has started, without taking the interpreter down.
+
+    Threads of the process group outlive it where something still refers to it. One that wants the
+    interpreter after its end aborts the process, now and then, when all its work is done, and
+    torchrun then stops the others too.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextlib.contextmanager

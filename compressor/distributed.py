@@ -117,6 +117,7 @@ def started(device: str) -> Iterator[None]:
     with _ended_by_torchrun():
         try:
             yield
+            gather(None)  # none closes its connections while another still uses them
         except RuntimeError as error:
             if _lost(error):
                 raise RankLost(_LOST) from None

@@ -147,4 +147,5 @@ def test_in_a_log_progress_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatc
             step("epoch 1/1")
 
     lines = stream.getvalue().splitlines()
-    assert lines == ["retrain: 40 %  epoch 1/1", "retrain: 80 %  epoch 1/1"]
+    expected = ["retrain: 40 %, 45 s left  epoch 1/1", "retrain: 80 %, 15 s left  epoch 1/1"]
+    assert lines == expected

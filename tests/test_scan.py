@@ -2,12 +2,13 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from compressor import loading
@@ -22,10 +23,12 @@ from compressor.scan.allocation import Setting, allocate, layer_model, price_of
 from compressor.scan.proposal import with_settings
 from compressor.scan.replay import Replay
 from compressor.scan.variants import Channels
+from compressor.settings import Training
 from compressor.tracing import traced
 from compressor.training import data as datasets
-from compressor.training.data import Data
-from compressor.training.fit import evaluate
+from compressor.training.data import Data, Split
+from compressor.training.fit import evaluate, fit
+from compressor.training.layout import layout
 from tests import channel_networks
 from tests.conftest import Compress
 
@@ -138,6 +141,45 @@ def test_a_point_is_what_torch_prunes_and_evaluates(lenet: Path, digits: Data) -
             assert variant.facts["zeros"] == int((layer.weight == 0).sum())
             assert point.accuracy == pytest.approx(evaluate(module, digits, found.images))
             assert point.lost >= found.dense.accuracy - point.accuracy - 1e-9
+
+
+class Viewing(nn.Module):
+    """Takes no images that lie channels last: (B, 4, 5, 5) cannot be viewed as flat then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 4, stride=5), nn.Linear(100, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        return self.fc(x.view(x.size(0), -1))  # type: ignore[no-any-return]
+
+
+def test_a_network_that_views_axes_as_one_is_trained_and_scanned(digits: Data) -> None:
+    def coloured(split: Split) -> Split:
+        return replace(split, x=split.x.repeat(1, 3, 1, 1))
+
+    data = replace(
+        digits,
+        train=coloured(digits.train),
+        validation=coloured(digits.validation),
+        test=coloured(digits.test),
+        mean=digits.mean * 3,
+        std=digits.std * 3,
+    )
+    torch.manual_seed(0)
+    module = Viewing()
+    x = torch.zeros(1, 3, 28, 28)
+    assert layout(module, x) is torch.contiguous_format
+    assert layout(module.conv, x) is torch.channels_last
+    network = Network(module, x, "viewing", "viewing")
+
+    epochs = fit(module, Training(epochs=1, lr=0.05), Context(data), "train")
+    found = scan(network, data, Context(), kinds=["weights"])
+
+    assert found.dense.accuracy == pytest.approx(evaluate(module, data, data.validation))
+    assert epochs[-1].validation == pytest.approx(found.dense.accuracy)
+    assert found.dense.accuracy > 0.5
 
 
 def test_several_threads_find_what_one_finds(lenet: Path, digits: Data) -> None:

@@ -15,12 +15,14 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import nn
 
+from compressor.benchmarks.channels.candidates import NONE, Candidate, candidates, choice, chosen
 from compressor.benchmarks.channels.rivals import environment
 from compressor.benchmarks.channels.rivals import torch_pruning_weights as peer
 from compressor.benchmarks.channels.thin_resnets import (
@@ -35,8 +37,6 @@ from compressor.benchmarks.channels.thin_resnets import (
 )
 from compressor.benchmarks.experiments import save
 from compressor.channels import remove_channels
-from compressor.channels.limits import Limits
-from compressor.channels.plan import Plan
 from compressor.errors import StageError
 from compressor.network import Context, Network
 from compressor.reporting.console import ConsoleProgress
@@ -47,12 +47,8 @@ from compressor.training.recalibration import recalibrate
 
 FEWER = (1.5, 2.1, 2.55)
 """How many times fewer multiply-adds: where published figures stand."""
-NONE = Training(epochs=0)
-FINALISTS = 6
 MARGIN = 0.97
 """Of the rival's latency: of many networks, those that seem just fast enough were often lucky."""
-PARTS = (0.38, 0.42, 0.46, 0.5, 0.54, 0.58, 0.62, 0.66, 0.7, 0.75, 0.8)
-ROUNDS = (8, 16)
 SECONDS = 15.0
 MODULE = "compressor.benchmarks.channels.accuracy"
 COMMANDS = [
@@ -60,9 +56,9 @@ COMMANDS = [
     for words in (
         "criteria --data-root data --fewer 2.1",
         "peer --data-root data",
-        "ours --data-root data",
-        "peer --arch resnet56 --data-root data --epochs 0",
-        "ours --arch resnet56 --data-root data --epochs 0",
+        "ours --data-root data --tune-macs 1.5 2.1 2.55",
+        "peer --arch resnet56 --data-root data",
+        "ours --arch resnet56 --data-root data --tune-macs 1.5 2.1 2.55 --no-latency",
         "report",
     )
 ]
@@ -78,6 +74,10 @@ class Work:
         self.network = dense(options.arch, options.checkpoints)
         self.context = Context(self.data, seed=options.seed, progress=ConsoleProgress())
         self.training = Training(epochs=options.epochs, lr=options.lr)
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        return candidates(self.network, self.data, self.context)
 
     def row(
         self, name: str, make: Callable[[], tuple[nn.Module, Row]], *, tuned: bool = True
@@ -164,50 +164,25 @@ def run_ours(options: argparse.Namespace) -> None:
             print_row(work.row(f"ours-{fewer:g}", equal_macs))
         else:
             print_row(work.row(f"ours-{fewer:g}-one-shot", equal_macs, tuned=False))
-        if options.epochs:
+        if options.epochs and not options.no_latency:
             print_row(work.row(f"ours-{fewer:g}-latency", equal_latency))
 
 
 def as_fast_as(work: Work, rival: bytes) -> tuple[nn.Module, Row]:
-    """Of our networks at many parts of the MACs and roundings, the one that validates best
-    one-shot among those that are no slower than ``rival``, measured in turns with it."""
-    found: dict[str, tuple[nn.Module, Row]] = {}
-    files = {"rival": rival}
-    plan = Plan(work.network, chosen(PARTS[0], round=1), work.context)
-    for part, step in itertools.product(PARTS, ROUNDS):
-        settings = chosen(part, round=step)
-        plan.settings, plan.limits = settings, Limits.of(plan.macs, settings.keep, step)
-        removed = plan.removed(1, plan.macs.dense)
-        module = plan.cut(removed).module
-        plan.fit(module, removed)
-        name = json.dumps(widths(module))
-        if name not in found:
-            found[name] = module, {"method": "compress", "settings": choice(settings)}
-            files[name] = onnx_file(work.network, copy.deepcopy(module))
-    times = latency(files, tuple(work.network.example.shape), seconds=SECONDS)["ms"]
-    median = {name: each["median"] for name, each in times.items()}
-    names = [name for name in found if median[name] <= MARGIN * median["rival"]]
-    if not names:
+    """Of our candidates that are no slower than ``rival``, measured in turns with it, the one that
+    validates best one-shot."""
+    files = {str(number): each.file for number, each in enumerate(work.candidates)}
+    shape = tuple(work.network.example.shape)
+    times = latency({"rival": rival, **files}, shape, seconds=4 * SECONDS)["ms"]
+    limit = MARGIN * times["rival"]["median"]
+    fast = [number for number in files if times[number]["median"] <= limit]
+    if not fast:
         raise SystemExit("none of our networks is as fast: widen PARTS")
-    # What is much faster than it need be has lost more: the slowest are looked at.
-    scores = {}
-    for name in sorted(names, key=lambda name: -median[name])[:FINALISTS]:
-        recalibrate(found[name][0], work.data, work.context)
-        scores[name] = accuracy(found[name][0], work.data, work.data.validation)
-    best = max(scores, key=lambda name: scores[name])
-    tried = {"tried": len(found), "fast_enough": len(names), "of_latency": median[best]}
-    return found[best][0].eval(), {**found[best][1], **tried, "rival_latency": median["rival"]}
-
-
-def chosen(part: float, **more: Any) -> Channels:
-    """Our setting for a part of the MACs, by validation images one-shot."""
-    return Channels(target_macs=part, criterion="obs", scope="global", retrain=NONE, **more)
-
-
-def choice(settings: Channels) -> Row:
-    """What tells these settings from others."""
-    names = ("criterion", "scope", "round", "target_macs", "reconstruct", "freeze_residual")
-    return {name: getattr(settings, name) for name in names}
+    best = max(fast, key=lambda number: float(work.candidates[int(number)].row["score"]))
+    taken = work.candidates[int(best)]
+    tried = {"tried": len(files), "fast_enough": len(fast), "of_latency": times[best]["median"]}
+    row = {**taken.row, **tried, "rival_latency": times["rival"]["median"]}
+    return copy.deepcopy(taken.module), row
 
 
 def run_criteria(options: argparse.Namespace) -> None:
@@ -310,6 +285,7 @@ def main(words: Sequence[str] | None = None) -> None:
         own.add_argument("--fewer", type=float, nargs="+", default=FEWER)
         own.add_argument("--freeze-residual", action="store_true", help="for criteria")
         own.add_argument("--peer", type=Path, default=Path("tp"), help="Torch-Pruning's home")
+        own.add_argument("--no-latency", action="store_true", help="ours: at equal MACs only")
         own.add_argument("--tune-macs", nargs="*", default=(), help="which of FEWER ours tunes too")
     options = described.parse_args(words)
     options.step(options)

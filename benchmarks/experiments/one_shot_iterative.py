@@ -6,11 +6,13 @@ Twelve rows: 50, 75 and 90 % of each layer's weights, pruned at once or in as ma
 are epochs of retraining, 3 or 5. CHECKPOINT is ``resnet20-12fca82f.th``. Each row is one run of
 the tool; beside it, ``torch.nn.utils.prune`` prunes the same checkpoint on the same schedule,
 retrained by the same loop without distillation, which it does not have. ``masks_equal`` tells
-whether the first round's masks are the same. Writes ``results/one_shot_iterative.json`` and
-``results/one_shot_iterative.svg``.
+whether the first round's masks are the same. Writes ``results/one_shot_iterative.json``, after each
+row what there is so far, and ``results/one_shot_iterative.svg``; rows that the file has already are
+not repeated.
 """
 
 import argparse
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -22,6 +24,7 @@ from torch import nn
 from torch.nn.utils import prune as rival
 
 from compressor import api, loading
+from compressor.benchmarks.environment import command_line
 from compressor.benchmarks.experiments import RESULTS, compress, save
 from compressor.layers import compressible_layers
 from compressor.network import Context
@@ -46,18 +49,26 @@ def main() -> None:
     parser.add_argument("--distill", type=float, default=0.9)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--name", default="one_shot_iterative", help="of the result's files")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
+    parser.add_argument("--epochs", type=int, nargs="+", default=EPOCHS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    cases = [(s, e, r) for s in SPARSITIES for e in EPOCHS for r in (1, e)]
-    rows, commands = [], []
+    path = RESULTS / f"{options.name}.json"
+    rows: list[Json] = json.loads(path.read_text())["rows"] if path.exists() else []
     with tempfile.TemporaryDirectory() as scratch:
-        for sparsity, epochs, rounds in cases:
-            flags = settings(options, sparsity, epochs, rounds)
-            row = ours(options, flags, Path(scratch)) | theirs(options, sparsity, epochs, rounds)
-            rows.append({"sparsity": sparsity, "epochs": epochs, "rounds": rounds, **row})
-            commands.append(f"compress {options.checkpoint.name} {' '.join(flags)}")
-            print(line(rows[-1]), flush=True)
-    save(options.name, {"rows": rows}, commands)
+        for sparsity, epochs in itertools.product(options.sparsities, options.epochs):
+            for rounds in (1, epochs):
+                case = {"sparsity": sparsity, "epochs": epochs, "rounds": rounds}
+                if any(row.items() >= case.items() for row in rows):
+                    continue
+                flags = settings(options, sparsity, epochs, rounds)
+                row = ours(options, flags, Path(scratch))
+                row |= theirs(options, sparsity, epochs, rounds)
+                command = f"compress {options.checkpoint.name} {' '.join(flags)}"
+                rows.append({**case, **row, "command": command})
+                print(line(rows[-1]), flush=True)
+                rows.sort(key=lambda row: (row["sparsity"], row["epochs"], row["rounds"]))
+                save(options.name, {"rows": rows}, [command_line()])
     draw(rows, RESULTS / f"{options.name}.svg")
 
 

@@ -55,13 +55,26 @@ class ConsoleProgress(Progress):
             yield step
 
     def _lines(self, title: str, total: int) -> Step:
-        done, last = 0, time.monotonic()
+        begin = last = time.monotonic()
+        done = 0
 
         def step(note: str = "") -> None:
             nonlocal done, last
             done += 1
-            if time.monotonic() - last >= QUIET_SECONDS:
-                last = time.monotonic()
-                self.note(f"{title}: {100 * done // max(1, total)} %  {note}")
+            now = time.monotonic()
+            if now - last >= QUIET_SECONDS:
+                last = now
+                left = (now - begin) * (total - done) / done
+                self.note(
+                    f"{title}: {100 * done // max(1, total)} %, {_duration(left)} left  {note}"
+                )
 
         return step
+
+
+def _duration(seconds: float) -> str:
+    """Rounded to what a person wants to know: 40 s, 12 min, 1 h 5 min."""
+    minutes = max(1, round(seconds / 60))
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -19,6 +19,7 @@ from compressor.network import Context
 from compressor.scan.replay import Replay
 from compressor.scan.variants import Variant
 from compressor.training.data import Data, Split, batches
+from compressor.training.layout import layout
 
 BATCH = 100
 """Images at a time: activations of more leave the processor's caches."""
@@ -91,13 +92,13 @@ def measure(
     every = torch.arange(len(split))
     parts = [split.take(every[at : at + BATCH]) for at in range(0, len(split), BATCH)]
     threads = torch.get_num_threads() if context.device.type == "cpu" else 1
+    one, _ = next(batches(split, data, batch_size=1, device=context.device))
+    lie = layout(lambda x: replay.begin(x).output({}), one)
 
     def work(part: Split) -> _Pass:
         ((x, y),) = batches(part, data, batch_size=BATCH, device=context.device)
-        if x.ndim == 4 and context.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)  # a quarter faster
         found = _Pass(sums=[_Sums() for _ in variants])
-        cursor = replay.begin(x)
+        cursor = replay.begin(x.contiguous(memory_format=lie))
         found.right = found.dense.add(cursor.output({}), y, None)
         for at in order:
             if stopped.is_set():

@@ -22,6 +22,7 @@ from compressor.training.checkpoints import (
     set_random_state,
 )
 from compressor.training.data import Data, Split, batches, on_device
+from compressor.training.layout import layout
 from compressor.training.losses import loss_of
 from compressor.training.precision import autocast, scaler
 from compressor.training.ranks import average_statistics, check_equal, parallel
@@ -109,6 +110,9 @@ class _Session:
         self.loss_function = loss_of(training, context.teacher)
         self.slimmed = scales(module) if training.slimming else []
         self.history: list[Epoch] = []
+        example, _ = next(iter(batches(data.train, data, batch_size=2)))
+        self.example = example.to(self.device)
+        self.layout = layout(module.eval(), self.example)
         self.runner = self._runner()
 
     def _runner(self) -> nn.Module:
@@ -116,8 +120,7 @@ class _Session:
         runner: nn.Module = self.module
         if distributed.world() > 1:
             self._check_shares()
-            example, _ = next(iter(batches(self.data.train, self.data, batch_size=2)))
-            runner = parallel(runner, example.to(self.device))
+            runner = parallel(runner, self.example.contiguous(memory_format=self.layout))
         # Given the wrapper, the compiler cuts its graph where gradients are sent.
         return cast(nn.Module, torch.compile(runner)) if self.training.compile else runner
 
@@ -164,6 +167,7 @@ class _Session:
         """The mean loss of this rank's images, which are part of a batch of ``whole``."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        x = x.contiguous(memory_format=self.layout)
         with autocast(self.training.precision, self.device):
             loss = self.loss_function(self.runner(x).float(), x, y)
         self.optimizer.zero_grad(set_to_none=True)
@@ -248,9 +252,12 @@ def right(
     module.eval()
     device = next(module.parameters()).device
     found = [torch.zeros(0, dtype=torch.bool, device=device)]
+    lie = None
     with torch.no_grad():
         for x, y in batches(split, data, batch_size=batch_size, device=device, share=share):
             if len(y):
+                lie = lie or layout(module, x)
+                x = x.contiguous(memory_format=lie)
                 found.append(module(x).argmax(1) == y)
     module.train(was_training)
     return torch.cat(found)

@@ -33,7 +33,10 @@ def build(folder: Path) -> Path:
     where = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
     site = subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip()
     ours = sysconfig.get_paths()["purelib"]
-    (Path(site) / "shared.pth").write_text(ours + "\n", encoding="utf-8")
+    (Path(site) / "shared.pth").write_text(
+        f"import site; site.addsitedir({ours!r})\n",  # also finds what is installed as editable
+        encoding="utf-8",
+    )
     return python
 
 
