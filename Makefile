@@ -6,8 +6,9 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 SECONDS ?= 60
+ANEW ?= peers cuda
 
-.PHONY: help demo test test-all check format fuzz clean
+.PHONY: help demo test test-all check format fuzz bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +18,8 @@ help:
 	@echo "make check     formatting, lint and types"
 	@echo "make format    format the code and sort its imports"
 	@echo "make fuzz      fuzz the C core under sanitizers: SECONDS=3600 for an hour; needs clang"
+	@echo "make bench     measure and write the README's tables: CHECKPOINTS=folder DATA_ROOT=folder,"
+	@echo "               else the digits; ANEW='peers codec latency cuda' says which [peers cuda]"
 	@echo "make clean     remove caches, builds and the demo's files; .venv stays"
 
 demo: .venv/installed
@@ -43,6 +46,11 @@ format: .venv/installed
 
 fuzz: .venv/installed
 	$(VENV_PYTHON) -m tests.fuzz.core --seconds $(SECONDS)
+
+bench: .venv/installed
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(VENV_PYTHON) -m compressor.benchmarks --anew $(ANEW) \
+	  $(if $(CHECKPOINTS),--checkpoints "$(CHECKPOINTS)") $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -102,6 +102,9 @@ def _finish(result: dict[str, Any], options: dict[str, Any]) -> None:
     if not any("median_ms" in cell for cell in result["cells"]):
         failures = [cell["failure"] for cell in result["cells"] if cell["failure"]]
         raise CompressorError(failures[0] if failures else "nothing was measured")
+    rated = [row["accuracy"] for row in result["subjects"] if "accuracy" in row]
+    if rated and all("failure" in row for row in rated):
+        raise CompressorError(f"accuracy was not measured: {rated[0]['failure']}")
 
 
 def named_shape(text: str) -> tuple[str, tuple[int, ...]]:

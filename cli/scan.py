@@ -1,13 +1,14 @@
 """``compress scan``: which layers can be compressed how far."""
 
-import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from compressor.cli.shared import FILE, data_options, input_shape, listening, loading_options
-from compressor.errors import OutputError, UsageError
+from compressor.errors import UsageError
+from compressor.files import check_folder
 from compressor.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def scan(model: Path, **options: Any) -> None:
     from compressor import api, loading, preflight
     from compressor.determinism import deterministic
     from compressor.network import Context
+    from compressor.scan import folder as outputs
     from compressor.scan import proposals, to_json
     from compressor.scan import scan as run
 
@@ -74,7 +76,7 @@ def scan(model: Path, **options: Any) -> None:
         trust_pickle=options["trust_pickle"],
     )
     folder = options["output"] or Path(f"{network.name}-scan")
-    _check_folder(folder, options["force"])
+    check_folder(folder, force=options["force"])
     progress = listening(options["quiet"])
     recipe = api.resolve(recipe, network, progress)
     data = cast("Data", api.load_data(recipe, network, options["data_root"]))  # it has a spec
@@ -92,63 +94,28 @@ def scan(model: Path, **options: Any) -> None:
         )
         proposed = proposals(found, data, options["max_drop"], context)
     table = to_json(found, data, proposed, options["max_drop"])
-    recipes = _recipes(proposed, recipe)
-    _write(folder, table, recipes, options)
+    recipes = outputs.recipes(proposed, recipe)
+    _show(folder, table, outputs.write(folder, table, recipes), recipes, options)
 
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _recipes(proposed: dict[str, Any], recipe: Recipe) -> dict[str, str]:
-    """File name -> recipe: the first proposal is recipe.toml, channels beside weights their own."""
-    from dataclasses import replace
-
-    names = {kind: "recipe.toml" if not at else f"{kind}.toml" for at, kind in enumerate(proposed)}
-    return {
-        names[kind]: replace(
-            recipe, channels=p.recipe.channels, prune=p.recipe.prune, share=p.recipe.share
-        ).to_toml()
-        for kind, p in proposed.items()
-    }
-
-
-def _check_folder(folder: Path, force: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file: choose another folder with -o")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise OutputError(
-            f"{folder} exists and is not empty: add --force to overwrite, or choose another with -o"
-        )
-
-
-def _write(
-    folder: Path, table: dict[str, Any], recipes: dict[str, str], options: dict[str, Any]
+def _show(
+    folder: Path,
+    table: dict[str, Any],
+    text: str,
+    recipes: Collection[str],
+    options: dict[str, Any],
 ) -> None:
-    from compressor.files import explained, write_atomically
-    from compressor.reporting.console import tables
-    from compressor.reporting.scan import draw, show
-
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name in ("recipe.toml", "channels.toml"):  # of an earlier scan
-        (folder / name).unlink(missing_ok=True)
-    for name, text in recipes.items():
-        write_atomically(folder / name, text.encode())
-    note = ""
-    try:
-        with explained(folder):
-            draw(table, folder)
-    except UsageError as error:
-        note = str(error)
-    text = json.dumps(table, indent=1, allow_nan=False)
-    write_atomically(folder / "scan.json", f"{text}\n".encode())
     if options["as_json"]:
         click.echo(text)
-    if note and not options["quiet"]:
-        click.echo(note, err=True)
     if options["as_json"] or options["quiet"]:
         return
+    from compressor.reporting.console import tables
+    from compressor.reporting.scan import show
+
     show(table, tables())
     if not recipes:
         click.echo("no settings within --max-drop were found: there is no recipe")

@@ -155,14 +155,9 @@ def _finish(content: dict[str, Any], path: Path, options: dict[str, Any]) -> Non
     from compressor.files import write_atomically
     from compressor.reporting.sweeps import draw, markdown
 
-    try:
-        plots, missing = draw(content, path), None
-    except UsageError as error:
-        plots, missing = [], str(error)
+    plots = draw(content, path)
     write_atomically(path / "sweep.md", markdown(content, plots).encode())
     _show(content, path, plots, options)
-    if missing and not options["quiet"]:
-        click.echo(f"no plots: {missing}", err=True)
     points = content["points"]
     failed = [row for row in points if row["state"] != "finished"]
     if failed:

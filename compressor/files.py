@@ -47,6 +47,23 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise
 
 
+def check_folder(folder: Path, *, force: bool, unfinished: bool = False) -> bool:
+    """Whether an output folder is in use already; ``unfinished``: by a run to be continued.
+
+    Raises :class:`OutputError` where it is a file, or in use without ``force``.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file: choose another folder with -o")
+    used = folder.is_dir() and any(folder.iterdir())
+    if used and not force:
+        what = "holds an unfinished run" if unfinished else "exists and is not empty"
+        hint = "--resume to continue it, " if unfinished else ""
+        raise OutputError(
+            f"{folder} {what}: add {hint}--force to overwrite, or choose another with -o"
+        )
+    return used
+
+
 def check_writable(path: Path) -> None:
     """Raise :class:`OutputError` where ``path`` cannot be written: before the work, not after."""
     with explained(path):

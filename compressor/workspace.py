@@ -30,7 +30,7 @@ from torch import Tensor
 
 from compressor import distributed
 from compressor.errors import OutputError
-from compressor.files import REPORT, explained, parsed, read_json, write_atomically
+from compressor.files import REPORT, check_folder, explained, parsed, read_json, write_atomically
 
 Json = dict[str, Any]
 
@@ -71,17 +71,8 @@ class Workspace:
 
     def check(self, *, resume: bool, force: bool) -> bool:
         """Whether the folder is in use; raises :class:`OutputError` where a run may not use it."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise OutputError(f"{self.folder} is a file: choose another folder with -o")
-        used = self.folder.is_dir() and any(self.folder.iterdir())
-        if used and not resume and not force:
-            unfinished = (self.stages / "run.json").exists()
-            what = "holds an unfinished run" if unfinished else "exists and is not empty"
-            hint = "--resume to continue it, " if unfinished else ""
-            raise OutputError(
-                f"{self.folder} {what}: add {hint}--force to overwrite, or choose another with -o"
-            )
-        return used
+        unfinished = (self.stages / "run.json").exists()
+        return check_folder(self.folder, force=resume or force, unfinished=unfinished)
 
     def _begin(self) -> None:
         """Make ``.stages/run.json``; where that fails, leave the place as it was."""

@@ -201,6 +201,8 @@ def test_failures_are_reported_and_others_measured(compress: Any, folder: Path) 
         (("lenet5.onnx", "--runtime", "torch"), "give --runtime ort"),
         (("lenet5.onnx", "--runtime", "tvm"), "--runtime tvm: there are torch"),
         (("lenet5.onnx", "--batch", "0"), "--batch 0: give whole numbers"),
+        (("lenet5.onnx", "--device", "gpu"), "--device gpu: give cpu, cuda or cuda:N"),
+        (("lenet5.onnx", "--data", "nothing"), "accuracy was not measured: no data set is called"),
         (("lenet5.txt",), "the name must end in"),
         (("absent.onnx",), "does not exist"),
     ],

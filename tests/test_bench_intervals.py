@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compressor.benchmarks.harness import intervals
+from compressor.reporting import resampling
 from compressor.reporting.intervals import wilson
 
 TRIALS = 150
@@ -40,14 +40,14 @@ def timings(noise: Noise, draw: np.random.Generator, common: list[np.ndarray]) -
     return found
 
 
-def trials(noise: Noise, slower: float = 1.0) -> list[intervals.Interval]:
+def trials(noise: Noise, slower: float = 1.0) -> list[resampling.Interval]:
     draw = np.random.default_rng(7)
     found = []
     for _ in range(TRIALS):
         steps = np.arange(noise.launches * noise.rounds).reshape(noise.launches, -1)
         common = list(noise.drift * steps / steps.size)
         one, other = (timings(noise, draw, common) for _ in range(2))
-        found.append(intervals.ratio(one, [slower * each for each in other]))
+        found.append(resampling.ratio(one, [slower * each for each in other]))
     return found
 
 
@@ -98,15 +98,15 @@ def test_drift_that_both_share_drops_out() -> None:
 def test_the_same_timings_give_the_same_interval() -> None:
     draw = np.random.default_rng(0)
     values = [draw.uniform(1, 2, 9) for _ in range(3)]  # 27: one value is the middle
-    assert intervals.median(values) == intervals.median(values)
-    assert intervals.median(values).value == pytest.approx(np.median(np.concatenate(values)))
+    assert resampling.median(values) == resampling.median(values)
+    assert resampling.median(values).value == pytest.approx(np.median(np.concatenate(values)))
 
 
 @pytest.mark.parametrize("freedom", [2, 3, 5, 9, 30, 1000])
 def test_students_quantile(freedom: int) -> None:
     rough = 0.05 if freedom == 2 else 0.01
     expected = stats.t.ppf(0.975, freedom)
-    assert intervals.student(0.975, freedom) == pytest.approx(expected, rel=rough)
+    assert resampling.student(0.975, freedom) == pytest.approx(expected, rel=rough)
 
 
 def test_the_interval_of_a_proportion() -> None:

@@ -352,7 +352,6 @@ def test_the_smallest_file_within_a_drop_is_found() -> None:
 
 
 def test_rows_are_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
     source = tmp_path / "rows.json"
     source.write_text(json.dumps({"rows": ROWS}))
     for name in ("once.svg", "again.svg"):

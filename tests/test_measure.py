@@ -232,11 +232,11 @@ def test_models_take_turns_and_warm_up_first(monkeypatch: pytest.MonkeyPatch) ->
     stage = Stage(monkeypatch, a=repeat(0.001), b=repeat(0.002))
     found = latency(MODELS, (1, 3, 4, 4), threads=5, seconds=0.0)
     turns = [stage.calls[n : n + 2] for n in range(0, len(stage.calls), 2)]
-    assert len(turns) == 2 * (5 + 20)  # two sets of 20 rounds, each warmed up anew
+    assert len(turns) == 4 * (5 + 10)  # four sets of ten rounds, each warmed up anew
     assert all(sorted(turn) == ["a", "b"] for turn in turns)
     assert ["a", "b"] in turns
     assert ["b", "a"] in turns
-    assert stage.threads == [5] * 4
+    assert stage.threads == [5] * 8
     assert {x.shape for x in stage.inputs} == {(1, 3, 4, 4)}
     assert {x.dtype for x in stage.inputs} == {np.dtype(np.float32)}
     assert all(np.array_equal(x, stage.inputs[0]) for x in stage.inputs)
@@ -249,8 +249,8 @@ def test_models_take_turns_and_warm_up_first(monkeypatch: pytest.MonkeyPatch) ->
 def test_times_are_milliseconds_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     slow_start = [5.0] * 5
     times = [0.001 * (7 * i % 40 + 1) for i in range(40)]  # 1..40 ms in some order
-    sets = [*slow_start, *times[:20], *slow_start, *times[20:]]
-    Stage(monkeypatch, a=iter(sets), b=iter([*slow_start, *[0.25] * 20] * 2))
+    sets = [each for at in range(0, 40, 10) for each in (*slow_start, *times[at : at + 10])]
+    Stage(monkeypatch, a=iter(sets), b=iter([*slow_start, *[0.25] * 10] * 4))
     found = latency(MODELS, (1, 3), seconds=0.0)["ms"]
     assert found["dense"]["median"] == pytest.approx(statistics.median(range(1, 41)))
     assert found["dense"]["minimum"] == pytest.approx(1.0)
@@ -266,7 +266,7 @@ def test_times_are_milliseconds_without_the_warm_up(monkeypatch: pytest.MonkeyPa
     [
         (1.0, 3.0, 40),  # slow networks: no fewer than 40
         (1e-6, 3.0, 500),  # fast ones: no more than 500
-        (0.0125, 2.51, 100),  # 25 ms a turn, 625 ms a set: until 2.51 s have passed, to a set's end
+        (0.0125, 2.51, 70),  # 25 ms a turn, 375 ms a set: until 2.51 s have passed, to a set's end
     ],
 )
 def test_the_number_of_calls(
@@ -274,7 +274,7 @@ def test_the_number_of_calls(
 ) -> None:
     stage = Stage(monkeypatch, **{name: (each for _ in count()) for name in "ab"})
     assert latency(MODELS, (1, 3), seconds=seconds)["calls"] == calls
-    assert stage.calls.count("a") == stage.calls.count("b") == calls + 5 * calls // 20
+    assert stage.calls.count("a") == stage.calls.count("b") == calls + 5 * calls // 10
 
 
 def test_progress_is_told_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,10 +230,11 @@ def test_the_command_writes_a_recipe_that_a_run_takes(
     assert json.loads((here / "net-scan" / "scan.json").read_text()) == table
     kinds = {curve["kind"] for curve in table["curves"]}
     assert kinds == {"weights", "channels", "bits"} == set(table["sensitivity"])
-    assert sum(table["histograms"][0]["counts"]) == table["histograms"][0]["weights"] == 500
+    first = table["histograms"][0]
+    assert sum(first["counts"]) + first["zeros"] == first["weights"] == 500
     assert 0 < table["work"]["macs_part"] < 1
     assert table["proposals"]["weights"]["lost"] <= 0.02
-    for kind in kinds:
+    for kind in (*kinds, "histograms"):
         assert (here / "net-scan" / f"{kind}.svg").read_text().startswith("<?xml")
     recipe = Recipe.read(here / "net-scan" / "recipe.toml")
     assert recipe.prune is not None

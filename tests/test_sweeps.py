@@ -264,7 +264,6 @@ def test_a_sweep_that_is_stopped_goes_on(bench: Path, how: signal.Signals) -> No
 
 
 def test_plots_of_what_varies(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     axes = {"share.bits": [3, 5], "share.init": ["linear", "optimal"], "seed": [0]}
     rows = [
         {

@@ -22,9 +22,9 @@ from typing import get_args
 import torch
 from torch import nn
 
-from compressor.benchmarks.channels import accuracy_peer as peer
 from compressor.benchmarks.channels.candidates import NONE, Candidate, candidates, choice, chosen
 from compressor.benchmarks.channels.rivals import environment
+from compressor.benchmarks.channels.rivals import torch_pruning_weights as peer
 from compressor.benchmarks.channels.thin_resnets import (
     CHECKPOINTS,
     Row,

@@ -39,7 +39,7 @@ IMAGENET = (
     *("mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf"),
 )
 NETWORKS = (*(f"torchvision:{name}" for name in IMAGENET), "vgg-cifar")
-RESULT = Path(__file__).parent / "results" / "channels-latency.json"
+RESULT = Path(__file__).parents[1] / "results" / "channels-latency.json"
 RIVAL = "compressor.benchmarks.channels.rivals.torch_pruning_files"
 CIFAR_RATIO = 0.3
 """Of the channels of VGG for CIFAR."""

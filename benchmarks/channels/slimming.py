@@ -31,7 +31,7 @@ from compressor.channels.stage import remove_channels
 from compressor.determinism import find_device
 from compressor.models import registry
 from compressor.network import Context, Network
-from compressor.reporting import scales
+from compressor.reporting import scales, svg
 from compressor.reporting.console import ConsoleProgress
 from compressor.reporting.measure import layer_macs
 from compressor.settings import Channels, Training
@@ -175,25 +175,34 @@ def percent(share: float) -> float:
 
 def draw(rows: Sequence[Row], arch: str, path: Path) -> None:
     """Accuracy before the cut, after it and by epoch of fine-tuning; a panel for each fraction."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    panels = figure.subplots(1, len(FRACTIONS), sharey=True)
-    for axes, fraction in zip(panels, FRACTIONS, strict=True):
-        for row in (row for row in rows if row["fraction"] == fraction):
-            values = [row["test_before"], row["test_after_cut"], *row["test_by_epoch"]]
-            places = range(-1, len(values) - 1)
+    values = [v for row in rows for v in _course(row)]
+    last = max(len(row["test_by_epoch"]) for row in rows)
+    panels = []
+    for fraction in FRACTIONS:
+        chart = svg.Chart(
+            f"{arch}, {100 * fraction:g} % of channels removed",
+            "before the cut, after it and after each epoch of fine-tuning",
+            svg.Axis("epochs of fine-tuning", -1.2, last, text=_moment, ticks=(-1, 0, last)),
+            svg.Axis(f"test accuracy, %, {100 * fraction:g} % of channels removed",
+                     min(values), max(values)),
+            f"removed{100 * fraction:g}",
+            height=300,
+            width=420,
+        )  # fmt: skip
+        for color, row in enumerate(row for row in rows if row["fraction"] == fraction):
             label = f"λ = {row['lambda']:g}, {row['parameters']:,} parameters"
-            axes.plot(places, values, marker="o", markersize=3, label=label)
-        last = max(len(row["test_by_epoch"]) for row in rows)
-        axes.set_xticks([-1, 0, last], ["before", "cut", f"epoch {last}"])
-        axes.set_title(f"{arch}, {100 * fraction:g} % of channels removed", fontsize=10)
-        axes.legend(fontsize=8)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("top-1 accuracy, % of test images")
-    with rc_context({"svg.hashsalt": NAME}):
-        figure.savefig(path, metadata={"Date": None})
+            chart.series(list(enumerate(_course(row), -1)), color, label)
+        panels.append(chart.done())
+    sheet = svg.sheet(panels, f"{arch} slimmed, cut and fine-tuned", columns=len(panels))
+    path.write_text(svg.file(sheet), encoding="utf-8")
+
+
+def _course(row: Row) -> list[float]:
+    return [row["test_before"], row["test_after_cut"], *row["test_by_epoch"]]
+
+
+def _moment(at: float) -> str:
+    return {-1: "before", 0: "cut"}.get(round(at), f"{at:.0f}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from compressor.reporting import svg
+from compressor.reporting.svg import Axis, Chart
+
 Row = dict[str, Any]
+GREY = 5
+SHOWN = 4.0
+"""Points below fp32 that are shown."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -33,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("rows", type=Path, nargs="+", metavar="ROWS.json")
     described.add_argument("--network", required=True)
     described.add_argument("--drop", type=float, nargs="+", default=[0.1, 0.4], help="in points")
-    described.add_argument("-o", "--output", type=Path, required=True, help=".svg, .png or .pdf")
+    described.add_argument("-o", "--output", type=Path, required=True, help="an SVG file")
     return described
 
 
@@ -80,39 +86,36 @@ def smallest(rows: Sequence[Row], drops: Iterable[float]) -> list[str]:
 
 
 def draw(rows: Sequence[Row], drops: Iterable[float], path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "codec"  # the same rows give the same file
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    """Curves down to SHOWN points below fp32; the same rows give the same file."""
     full = reference(rows)
+    every = curves(rows)
+    points = {
+        name: [(row["bytes"], row["accuracy"]) for row in found if row["accuracy"] > full - SHOWN]
+        for name, found in every.items()
+    }
+    sizes = [size for line in points.values() for size, _ in line]
+    images = " / ".join(f"{n:,}" for n in sorted({row["images"] for row in rows}))
+    told = "; ".join(f"{name}: {len(line)} files" for name, line in points.items())
+    chart = Chart(
+        f"{rows[0]['network']}: accuracy against bytes, {images} test images",
+        told,
+        Axis("bytes of the file, logarithmic", 0.95 * min(sizes), 1.1 * max(sizes), log=True),
+        Axis("top-1 accuracy, %", full - SHOWN, full + 0.4),
+        "curves",
+        height=400,
+        width=640,
+    )
     for drop in (0.0, *drops):
-        label = " fp32" if drop == 0 else f" -{drop:g}"
-        axes.axhline(full - drop, color="0.8", linewidth=0.8, zorder=0)
-        axes.annotate(
-            label,
-            (1, full - drop),
-            xycoords=("axes fraction", "data"),
-            fontsize=7,
-            va="baseline" if drop == 0 else "top",
-        )
-    for name, found in curves(rows).items():
-        sizes = [row["bytes"] / 1000 for row in found]
-        axes.plot(sizes, [row["accuracy"] for row in found], marker="o", markersize=3, label=name)
-    axes.set_xscale("log")
-    axes.set_xticks([50, 100, 200, 500, 1000, 2000], minor=False)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter("")
-    axes.set_ylim(bottom=full - 4, top=full + 0.4)
-    axes.set_xlabel("file, kB")
-    axes.set_ylabel("top-1 accuracy, %")
-    images = sorted({row["images"] for row in rows})
-    axes.set_title(f"{rows[0]['network']}, {' / '.join(f'{n:,}' for n in images)} test images")
-    axes.legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    plt.close(figure)
+        chart.level(full - drop, "fp32" if drop == 0 else f"-{drop:g}", under=drop > 0)
+    several = [name for name, line in points.items() if len(line) > 1]
+    for name, line in points.items():
+        if name in several:
+            chart.series(line, several.index(name), name)
+            continue
+        chart.dots(line, GREY, [name])
+        for place in line:
+            chart.note(*place, name)
+    path.write_text(svg.file(chart.done()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from compressor.layers import compressible_layers
 from compressor.network import Context
 from compressor.pruning.goals import goal_of, magnitude_masks
 from compressor.recipe import Recipe
+from compressor.reporting.svg import Axis, Chart, file, percent
 from compressor.settings import Prune
 from compressor.training.fit import evaluate, fit
 
@@ -142,25 +143,27 @@ def line(row: Json) -> str:
 
 
 def draw(rows: list[Json], path: Path) -> None:
-    """Accuracy against sparsity, a line for each schedule."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for number, (epochs, once) in enumerate((e, once) for e in EPOCHS for once in (True, False)):
+    """Accuracy against sparsity, a line for each schedule; dashed: torch's pruning."""
+    dense = rows[0]["dense_accuracy"]
+    values = [dense, *(row[key] for row in rows for key in ("accuracy", "torch_accuracy"))]
+    zeros = [row["sparsity"] for row in rows]
+    chart = Chart(
+        "Accuracy against sparsity",
+        "a line for each number of epochs, one-shot and in rounds; dashed: torch.nn.utils.prune",
+        Axis("sparsity", min(zeros), max(zeros), text=percent),
+        Axis("accuracy", min(values), max(values), text=percent),
+        "rounds",
+        height=360,
+        width=560,
+    )
+    chart.level(dense, "dense")
+    for color, (epochs, once) in enumerate((e, once) for e in EPOCHS for once in (True, False)):
         mine = [r for r in rows if r["epochs"] == epochs and (r["rounds"] == 1) == once]
         label = f"{epochs} epochs, " + ("one-shot" if once else f"{epochs} rounds")
-        for key, style, who in (("accuracy", "-", ""), ("torch_accuracy", ":", ", torch")):
-            values = [100 * r[key] for r in mine]
-            at = [100 * r["sparsity"] for r in mine]
-            axes.plot(at, values, style, marker="o", color=f"C{number}", label=label + who)
-    axes.axhline(100 * rows[0]["dense_accuracy"], color="black", linewidth=1, label="dense")
-    axes.set_xlabel("sparsity, %")
-    axes.set_ylabel("accuracy, %")
-    axes.legend(fontsize=8)
-    with rc_context({"svg.hashsalt": path.stem}):
-        figure.savefig(path, metadata={"Date": None})
+        chart.series([(r["sparsity"], r["accuracy"]) for r in mine], color, label)
+        theirs = [(r["sparsity"], r["torch_accuracy"]) for r in mine]
+        chart.curve(theirs, color, css="curve dash2")
+    path.write_text(file(chart.done()), encoding="utf-8")
 
 
 if __name__ == "__main__":

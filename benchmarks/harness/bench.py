@@ -1,5 +1,6 @@
 """``compress bench`` as one call: files in, plain data out (schema: ``docs/bench.schema.json``)."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from compressor.benchmarks.environment import environment, hardware_state
-from compressor.benchmarks.harness import intervals, noise
+from compressor.benchmarks.harness import noise
 from compressor.benchmarks.harness.names import RUNTIMES
 from compressor.benchmarks.harness.processes import Failed, Process
 from compressor.benchmarks.harness.rounds import (
@@ -26,6 +27,7 @@ from compressor.benchmarks.harness.subjects import Subject
 from compressor.errors import UsageError
 from compressor.models import registry
 from compressor.progress import Progress
+from compressor.reporting import resampling
 from compressor.reporting.intervals import wilson
 
 Json = dict[str, Any]
@@ -51,6 +53,8 @@ class Plan:
         for name in self.runtimes:
             if name not in RUNTIMES:
                 raise UsageError(f"--runtime {name}: there are {', '.join(RUNTIMES)}")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"--device {self.device}: give cpu, cuda or cuda:N")
         if min((*self.batches, *self.threads), default=0) < 1:
             raise UsageError("--batch and --threads must be at least 1")
 
@@ -218,7 +222,7 @@ def _fill(result: Json, outcome: Outcome, plan: Plan, before: tuple[float, float
 
 
 def _width(row: Json) -> float:
-    return intervals.Interval(row["value"], row["low"], row["high"]).width
+    return resampling.Interval(row["value"], row["low"], row["high"]).width
 
 
 def _cell_row(cell: Cell, participant: Participant, base: Cell | None) -> Json:
@@ -235,7 +239,7 @@ def _cell_row(cell: Cell, participant: Participant, base: Cell | None) -> Json:
         return row
     calls = cell.calls()
     bursts = [burst for launch in cell.launches for burst in launch]
-    middle = intervals.median(rounds)
+    middle = resampling.median(rounds)
     p5, p95 = np.percentile(calls, [5, 95])
     count = sum(len(burst["ns"]) for burst in bursts)
     peaks = [burst["peak_bytes"] for burst in bursts if burst["peak_bytes"] is not None]
@@ -266,7 +270,7 @@ def _cell_row(cell: Cell, participant: Participant, base: Cell | None) -> Json:
     }
 
 
-def conclusion(ratio: intervals.Interval) -> str:
+def conclusion(ratio: resampling.Interval) -> str:
     """In words: an interval that holds 1 shows nothing."""
     if ratio.holds_one:
         return "no difference shown"

@@ -9,7 +9,7 @@ import numpy as np
 from compressor.benchmarks.harness import layers, runtimes
 from compressor.benchmarks.harness.inputs import shapes_of
 from compressor.benchmarks.harness.subjects import Subject
-from compressor.errors import ExportError, LoadError, UsageError
+from compressor.errors import ExportError, UsageError
 
 Json = dict[str, Any]
 BATCH = 250
@@ -46,21 +46,10 @@ def _counts(rows: list[layers.Layer]) -> Json:
 
 def _describe_module(subject: Subject, onnx: str | None) -> Json:
     """By the module itself, since an export folds batch norms and drops what is never used."""
-    from compressor import loading
     from compressor.channels.speed import exported
     from compressor.reporting.measure import layer_macs, measure
 
-    if len(subject.shapes) > 1:
-        runtimes.load_module(subject)  # says why not
-    try:
-        network = loading.load(
-            subject.path,
-            arch=subject.arch,
-            input_shape=subject.one_shape,
-            trust_pickle=subject.trust_pickle,
-        )
-    except LoadError as error:
-        raise LoadError(f"{error}{_several_inputs(error)}") from None
+    network = runtimes.load_checkpoint(subject)
     size = measure(network, layer_macs(network.module, network.example))
     found: Json = {
         "arch": network.arch,
@@ -77,16 +66,6 @@ def _describe_module(subject: Subject, onnx: str | None) -> Json:
         rows = layers.counted(Subject(onnx, "onnx", subject.label))[1]
         found["layers"] = [each.row() for each in rows]
     return found
-
-
-def _several_inputs(error: Exception) -> str:
-    """What to do where the forward of a network asks for more than one input."""
-    if "required positional argument" not in str(error):
-        return ""
-    return (
-        "; a network of several inputs is measured as an .onnx file, with "
-        "--input-shape NAME:1,... for each"
-    )
 
 
 def profile_layers(request: Json) -> Json:

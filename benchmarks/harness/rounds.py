@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.benchmarks.harness import intervals
-from compressor.benchmarks.harness.intervals import Interval
 from compressor.benchmarks.harness.processes import Failed, Process
 from compressor.benchmarks.harness.subjects import Subject
 from compressor.progress import Progress
+from compressor.reporting import resampling
 
 Json = dict[str, Any]
 LAUNCHES, ROUNDS, FEWEST = 3, 10, 3
@@ -262,12 +261,12 @@ def _finished(outcome: Outcome, setting: Setting, limits: Limits) -> bool:
     alive = [cell for cell in cells if cell.failure is None and cell.rounds()]
     if not alive or outcome.seconds[setting] >= limits.seconds:
         return True
-    widths = [intervals.median(cell.rounds()).width for cell in alive]
+    widths = [resampling.median(cell.rounds()).width for cell in alive]
     widths += [found.width for cell in alive if (found := against_first(cell, outcome)) is not None]
     return max(widths) <= limits.width
 
 
-def against_first(cell: Cell, outcome: Outcome) -> Interval | None:
+def against_first(cell: Cell, outcome: Outcome) -> resampling.Interval | None:
     """How many times less time than the first network takes, in the same runtime and setting."""
     first = outcome.participants[0].subject
     for other in outcome.cells():
@@ -281,7 +280,7 @@ def against_first(cell: Cell, outcome: Outcome) -> Interval | None:
     return None
 
 
-def paired(above: Cell, below: Cell) -> Interval | None:
+def paired(above: Cell, below: Cell) -> resampling.Interval | None:
     """The ratio of two cells over the rounds that both were measured in."""
     pairs = [
         (one[: len(other)], other[: len(one)])
@@ -289,4 +288,4 @@ def paired(above: Cell, below: Cell) -> Interval | None:
     ]
     if not pairs:
         return None
-    return intervals.ratio([one for one, _ in pairs], [other for _, other in pairs])
+    return resampling.ratio([one for one, _ in pairs], [other for _, other in pairs])

@@ -149,7 +149,7 @@ def first_line(error: Exception) -> str:
 
 def load_module(subject: Subject) -> tuple[Any, tuple[int, ...]]:
     """(module in evaluation mode, shape of one input without the batch)."""
-    from compressor import api, loading
+    from compressor import api
 
     if subject.kind in ("onnx", "ort"):
         raise Unavailable(f"a .{subject.kind} file has no PyTorch module: give --runtime ort")
@@ -159,18 +159,28 @@ def load_module(subject: Subject) -> tuple[Any, tuple[int, ...]]:
         module = api.load(subject.path, arch=subject.arch, input_shape=subject.one_shape)
         shape = subject.one_shape or _artifact_shape(artifact.read(subject.path))
         return module, shape
-    if len(subject.shapes) > 1:
-        raise UsageError(
-            "a checkpoint is measured with one input: export the network to .onnx, which may have "
-            "several, and give that"
-        )
-    network = loading.load(
-        subject.path,
-        arch=subject.arch,
-        input_shape=subject.one_shape,
-        trust_pickle=subject.trust_pickle,
-    )
+    network = load_checkpoint(subject)
     return network.module, tuple(network.example.shape[1:])
+
+
+def load_checkpoint(subject: Subject) -> Any:
+    """The :class:`Network` of a checkpoint. Raises LoadError, UsageError for several inputs."""
+    from compressor import loading
+
+    several = "a network of several inputs is measured as an .onnx file, with --input-shape NAME:1,"
+    if len(subject.shapes) > 1:
+        raise UsageError(f"{several}... for each")
+    try:
+        return loading.load(
+            subject.path,
+            arch=subject.arch,
+            input_shape=subject.one_shape,
+            trust_pickle=subject.trust_pickle,
+        )
+    except LoadError as error:
+        if "required positional argument" not in str(error):
+            raise
+        raise LoadError(f"{error}; {several}... for each") from None
 
 
 def _artifact_shape(artifact: Any) -> tuple[int, ...]:

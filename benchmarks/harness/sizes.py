@@ -16,12 +16,12 @@ def sizes(path: Path) -> dict[str, Any]:
     return {
         "bytes": len(content),
         "gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
-        "zstd_bytes": _zstd(content, level),
+        "zstd_bytes": zstd(content, level),
         "zstd_level": level,
     }
 
 
-def _zstd(content: bytes, level: int) -> int | None:
+def zstd(content: bytes, level: int) -> int | None:
     for name in ("compression.zstd", "zstandard"):
         try:
             compress = importlib.import_module(name).compress

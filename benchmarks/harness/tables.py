@@ -15,11 +15,12 @@ Json = dict[str, Any]
 
 def show(result: Json, console: Console) -> None:
     """Sizes, times, accuracy, layers, and how far all this can be trusted."""
-    console.print(titled("files", size_table(result)))
+    if any("bytes" in row for row in result["subjects"]):
+        console.print(titled("files", size_table(result)))
     for (batch, threads), cells in _settings(result).items():
         title = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
-        console.print(titled(title, time_table(cells)))
         if any("median_ms" in cell for cell in cells):
+            console.print(titled(title, time_table(cells)))
             console.print(titled(f"{title}: what else it takes", resource_table(cells)))
     for row in result["subjects"]:
         if "per_layer" in row and "failure" in row["per_layer"]:
@@ -113,16 +114,16 @@ def notes(result: Json) -> Iterator[str]:
             yield f"{row['label']}: {row['export_error']}"
         if "failure" in row.get("accuracy", {}):
             yield f"{row['label']}, accuracy: {row['accuracy']['failure']}"
+    told = {(row["label"], row.get("failure")) for row in result["subjects"]}
     for cell in result["cells"]:
-        if cell["failure"]:
+        if cell["failure"] and (cell["subject"], cell["failure"]) not in told:
             where = f"{cell['subject']} in {cell['runtime']}, batch {cell['batch']}"
             yield f"{where}: {cell['failure']}"
-    runtimes = dict.fromkeys(cell["runtime"] for cell in result["cells"])
-    if runtimes:
-        names = ", ".join(f"{name} is {RUNTIMES[name]}" for name in runtimes)
-        yield f"{names}; on {result['plan']['device']}"
     measured = [cell for cell in result["cells"] if "median_ms" in cell]
     if measured:
+        runtimes = dict.fromkeys(cell["runtime"] for cell in measured)
+        names = ", ".join(f"{name} is {RUNTIMES[name]}" for name in runtimes)
+        yield f"{names}; on {result['plan']['device']}"
         launches = [cell["launches"] for cell in measured]
         yield (
             f"medians of {min(launches)} to {max(launches)} launches, networks in turns; brackets "
@@ -131,7 +132,7 @@ def notes(result: Json) -> Iterator[str]:
         )
     if any("layers" in row.get("per_layer", {}) for row in result["subjects"]):
         yield from _overheads(result)
-    for text in result["warnings"]:
+    for text in result["warnings"] if measured else []:
         yield f"warning: {text}"
     if result["interrupted"]:
         yield "interrupted: this is what was measured until then"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from compressor.reporting.intervals import wilson
 from compressor.reporting.plots import stages_of
-from compressor.reporting.tables import percent
+from compressor.reporting.tables import percent, trial_rows
 
 Json = dict[str, Any]
 DASH = "-"
@@ -102,6 +102,28 @@ def latency(report: Json) -> Grid:
         rows.append((name, *figures))
     headings = ("ONNX file", "median ms", "95 % interval", "p5", "p95", "minimum", "faster")
     return Grid("Latency", (*headings, "95 % interval of the ratio"), rows)
+
+
+def trials(report: Json) -> Grid | None:
+    """What was tried for a target; None where there was none."""
+    if "targets" not in report:
+        return None
+    rows = [(str(number), *row) for number, row in enumerate(trial_rows(report), 1)]
+    headings = ("trial", "how", "meets it", "bytes", "smaller", "zeros", "bits per weight")
+    return Grid("Tried for the target", (*headings, "points lost"), rows)
+
+
+def asked(report: Json) -> str:
+    """The targets in words."""
+    targets = report["targets"]
+    found = []
+    if targets["most_bytes"] is not None:
+        found.append(f"an artifact of at most {targets['most_bytes']:,} bytes")
+    if targets["max_drop"] is not None:
+        drop = targets["max_drop"]
+        points = "point" if drop == 1 else "points"
+        found.append(f"at most {drop:g} {points} lost on validation images")
+    return f"Asked for: {' and '.join(found)}"
 
 
 def environment(report: Json) -> Grid:

@@ -37,6 +37,11 @@ def counted(values: NDArray[Any], width: float | None = None) -> Json:
     return {"width": width, "first": first, "counts": counts.tolist(), "zeros": zeros}
 
 
+def edges(row: Json) -> list[float]:
+    """Where the bins of a histogram from :func:`counted` begin, and where the last one ends."""
+    return [(row["first"] + n) * row["width"] for n in range(len(row["counts"]) + 1)]
+
+
 def weights_of(module: nn.Module) -> dict[str, NDArray[np.float32]]:
     """The weight of every convolution and linear layer, as the network computes with it."""
     return {

@@ -1,16 +1,11 @@
-"""95 % intervals of what a run measures: an accuracy, a change of accuracy, a ratio of times."""
+"""95 % intervals of an accuracy, and of a change of accuracy; those of times: ``resampling``."""
 
 import math
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 
 Interval = tuple[float, float]
 
 Z = 1.959964
 """The 97.5 % quantile of the normal distribution."""
-RESAMPLES = 2000
 
 
 def wilson(share: float, count: int) -> Interval | None:
@@ -31,31 +26,3 @@ def paired(lost: int, won: int, count: int) -> Interval:
     change = after - before
     half = Z * math.sqrt((before + after - change * change) / (count + 2))
     return max(-1.0, change - half), min(1.0, change + half)
-
-
-def medians(
-    times: Mapping[str, Sequence[float]], base: str, together: int
-) -> dict[str, dict[str, Interval]]:
-    """Of the median of each of ``times``, and of how many times it goes into that of ``base``.
-
-    ``times[name][r]`` was taken in round r, in which all took a turn; ``together`` rounds after
-    each other form a set, which was measured with the same copies of the models in memory. Sets
-    are drawn again and then rounds within each, with all that was measured in them (a bootstrap
-    in two steps, from a fixed seed): what slows all models at once cancels in the ratio, and where
-    a copy happened to lie in memory counts as chance.
-    """
-    sets = len(times[base]) // together
-    generator = np.random.default_rng(0)
-    chosen = generator.integers(0, sets, (RESAMPLES, sets, 1))
-    within = generator.integers(0, together, (RESAMPLES, sets, together))
-    rounds = (chosen * together + within).reshape(RESAMPLES, -1)
-    found = {name: np.median(np.asarray(own)[rounds], axis=1) for name, own in times.items()}
-    return {
-        name: {"median": _middle(own), "faster": _middle(found[base] / own)}
-        for name, own in found.items()
-    }
-
-
-def _middle(values: NDArray[np.float64]) -> Interval:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)

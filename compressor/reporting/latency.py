@@ -1,22 +1,28 @@
-"""Latency of ONNX files, measured side by side so that a noisy machine treats all alike."""
+"""Latency of ONNX files in a run's report: a few seconds, in the process that is there.
+
+All take turns so that a noisy machine treats them alike, and the intervals are those of ``compress
+bench`` (``resampling``). That has more runtimes, batches, threads and devices, and a process for
+each network; a run does not start it.
+"""
 
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compressor.export.graph import INPUT
 from compressor.export.verify import session
 from compressor.progress import Progress
-from compressor.reporting.intervals import medians
+from compressor.reporting import resampling
 from compressor.settings import Channels
 
 NOISE = 0.05
 """A latency over its goal by less than this part may be the machine's noise."""
 
 WARMUP, MIN_ROUNDS, MAX_ROUNDS = 5, 40, 500
-SET = 20
+SET = 10
 """Rounds between which the models are loaded anew: two copies of one file may differ for good."""
 BINS = 40
 """Of the histograms of single calls, evenly spaced by the logarithm of the time."""
@@ -55,7 +61,7 @@ def latency(
                 if turn >= WARMUP:
                     advance()
             count += SET
-    intervals = medians(times, names[0], SET)
+    sets = {name: np.array(values).reshape(-1, SET) for name, values in times.items()}
     edges = np.geomspace(*_range(times), BINS + 1)
     return {
         "runtime": "ONNX Runtime, CPU",
@@ -63,8 +69,7 @@ def latency(
         "threads": threads,
         "calls": len(next(iter(times.values()))),
         "ms": {
-            name: _summary(values)
-            | {f"{key}_interval": list(found) for key, found in intervals[name].items()}
+            name: {**_summary(values), **_intervals(list(sets[names[0]]), list(sets[name]))}
             for name, values in times.items()
         },
         "histogram": {
@@ -102,6 +107,14 @@ def _summary(values: list[float]) -> dict[str, float]:
         "p95": float(p95),
         "minimum": float(min(values)),
     }
+
+
+def _intervals(
+    base: list[NDArray[np.float64]], own: list[NDArray[np.float64]]
+) -> dict[str, list[float]]:
+    """Of the median, and of how many times it goes into the median of ``base``."""
+    found = {"median": resampling.median(own), "faster": resampling.quotient(base, own)}
+    return {f"{key}_interval": [each.low, each.high] for key, each in found.items()}
 
 
 def _range(times: Mapping[str, list[float]]) -> tuple[float, float]:

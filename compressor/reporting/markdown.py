@@ -29,7 +29,11 @@ def text(report: Json) -> bytes:
     ]
     # A list's items stand under each other, all else is set off by an empty line.
     body = "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:])
-    tables = [grids.stages(report), grids.latency(report), grids.files(report), layers]
+    tried = grids.trials(report)
+    if tried is not None:
+        tried = tried._replace(caption=f"{tried.caption}: {escaped(grids.asked(report))}")
+    tables = [grids.stages(report), *filter(None, [tried]), grids.latency(report)]
+    tables += [grids.files(report), layers]
     body += "".join(f"\n\n## {grid.caption}\n\n{table(grid)}" for grid in tables)
     body += f"\n\n{left_out} smaller layers are in report.json." if left_out else ""
     body += "\n\n## Not measured\n\n"

@@ -8,6 +8,7 @@ from compressor.reporting.headline import Figure, headline
 from compressor.reporting.markdown import largest
 from compressor.reporting.markup import Child, Node, add, node
 from compressor.reporting.recipes import toml
+from compressor.reporting.tables import target_note
 
 Json = dict[str, Any]
 MAX_HISTOGRAMS = 96
@@ -68,6 +69,7 @@ def html(report: Json) -> bytes:
         node("div", *(_card(figure) for figure in headline(report)), class_="cards"),
         *(node("p", f"Missed: {item}", class_="bad") for item in report["missed"]),
         *_bytes(report),
+        *_target(report),
         *_training(report),
         *_layers(report),
         *_scales(report),
@@ -146,6 +148,21 @@ def _bytes(report: Json) -> list[Node]:
         ),
         table(grids.stages(report)),
         table(grids.files(report)),
+    ]  # fmt: skip
+
+
+def _target(report: Json) -> list[Node]:
+    tried = grids.trials(report)
+    if tried is None:
+        return []
+    return [
+        node("h2", "Target"),
+        node("p", f"{grids.asked(report)}; {target_note(report['targets'])}.", class_="soft"),
+        figures(
+            (plots.trials(report), "Every trial; the dashed lines are what was asked for. The run "
+             "repeats the best one.")
+        ),
+        table(tried),
     ]  # fmt: skip
 
 

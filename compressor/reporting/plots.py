@@ -1,11 +1,13 @@
 """The charts of a run's report, each from the report as data; None where there is nothing."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from compressor.reporting.intervals import wilson
+from compressor.reporting.histograms import edges
+from compressor.reporting.intervals import Interval, wilson
 from compressor.reporting.markup import Node
 from compressor.reporting.svg import Axis, Chart, bars, percent
 from compressor.reporting.tables import STAGES
@@ -68,7 +70,7 @@ def training(report: Json) -> Node | None:
     chart = Chart(
         "Validation accuracy through training",
         told,
-        Axis("epoch", 0, at),
+        Axis("epoch", 0, at, ticks=range(0, at + 1, -(-at // 8))),
         Axis("validation accuracy", min(values), max(values), text=percent),
         "training",
     )
@@ -93,14 +95,47 @@ def test_accuracy(report: Json) -> Node | None:
     chart = Chart(
         "Test accuracy after each stage",
         told,
-        Axis("stage", 0.5, len(found) + 0.8, text=lambda v: f"{v:.0f}"),
+        Axis("stage", 0.5, len(found) + 0.5, text=_stage_at(found), ticks=range(1, len(found) + 1)),
         Axis("test accuracy", low, high, text=percent),
         "accuracy",
     )
     for number, (label, value, spread) in enumerate(found, 1):
         chart.spread(number, *spread, 0)
         chart.dots([(number, value)], 0, [f"{label}: {percent(value)}"])
-        chart.named(0, f"{number} {label}")
+    return chart.done()
+
+
+def _stage_at(found: list[tuple[str, float, Interval]]) -> Callable[[float], str]:
+    return lambda number: found[min(max(round(number), 1), len(found)) - 1][0]
+
+
+def trials(report: Json) -> Node | None:
+    """Points lost against bytes of what was tried for a target, and the targets as lines."""
+    targets = report.get("targets", {})
+    rows = [row for row in targets.get("tried", []) if None not in (row["bytes"], row["drop"])]
+    if not rows:
+        return None
+    most, limit = targets["most_bytes"], targets["max_drop"]
+    sizes = [row["bytes"] for row in rows] + ([most] if most is not None else [])
+    drops = [row["drop"] for row in rows] + ([limit] if limit is not None else [])
+    pad = 0.05 * (max(drops) - min(drops)) or 0.1
+    told = "; ".join(f"{row['bytes']:,} bytes, {row['drop']:+.2f} points lost" for row in rows)
+    chart = Chart(
+        "What was tried for the target",
+        told,
+        Axis("bytes of the artifact, logarithmic", 0.9 * min(sizes), 1.1 * max(sizes), log=True),
+        Axis("points lost on validation images", min(drops) - pad, max(drops) + pad),
+        "trials",
+    )
+    if most is not None:
+        chart.upright(most, 5)
+    if limit is not None:
+        chart.level(limit, f"at most {limit:g}")
+    for color, (label, trained) in enumerate((("as pruned", False), ("retrained", True))):
+        places = [(row["bytes"], row["drop"]) for row in rows if row["trained"] == trained]
+        if places:
+            chart.dots(places, color)
+            chart.named(color, label)
     return chart.done()
 
 
@@ -124,17 +159,17 @@ def sparsity(report: Json) -> Node:
 def weights(name: str, number: int, before: Json | None, after: Json) -> Node:
     """A layer's weights other than 0 before and after, and the centroids."""
     pair = [row for row in (before, after) if row]
-    edges = [_edges(row) for row in pair]
+    ends = [edges(row) for row in pair]
     most = max(max(row["counts"]) for row in pair)
     centroids = after.get("centroids", [])
     told = f"{sum(after['counts']):,} weights other than 0 and {after['zeros']:,} zeros"
     told += f", {len(centroids)} centroids" if centroids else ""
-    low, high = min(e[0] for e in edges), max(e[-1] for e in edges)
+    low, high = min(e[0] for e in ends), max(e[-1] for e in ends)
     title = f"Weights of {name}"
     chart = Chart(title, told, Axis(name, low, high), Axis("weights", 0, most), f"w{number}", 150)
     if before:
-        chart.steps(_edges(before), before["counts"], 5, wash=True)
-    chart.steps(_edges(after), after["counts"], 0)
+        chart.steps(edges(before), before["counts"], 5, wash=True)
+    chart.steps(edges(after), after["counts"], 0)
     chart.ticks_below(centroids, 1)
     return chart.done()
 
@@ -146,20 +181,18 @@ def scales(report: Json) -> Node | None:
     pair = [(n, row) for n, row in pair if row]
     if not pair:
         return None
-    edges = [_edges(row) for _, row in pair]
+    ends = [edges(row) for _, row in pair]
     most = max(max(row["counts"]) for _, row in pair)
     told = "; ".join(f"{n}: {sum(r['counts']) + r['zeros']:,} scales" for n, r in pair)
     chart = Chart(
         "Scales of batch norms",
         f"{told}, {pair[-1][1]['zeros']:,} of them 0 at the end",
-        Axis(
-            "scale of a channel, |γ|", min(0.0, *(e[0] for e in edges)), max(e[-1] for e in edges)
-        ),
+        Axis("scale of a channel, |γ|", min(0.0, *(e[0] for e in ends)), max(e[-1] for e in ends)),
         Axis("channels", 0, most),
         "scales",
     )
     for (name, row), color in zip(pair, (5, 0), strict=False):
-        chart.steps(_edges(row), row["counts"], color, wash=color == 5)
+        chart.steps(edges(row), row["counts"], color, wash=color == 5)
         chart.named(color, "before" if name == "dense" else "after")
     return chart.done()
 
@@ -169,7 +202,7 @@ def latencies(report: Json) -> Node:
     found = report["latency"]["histogram"]
     counts = found["counts"]
     bins = max(len(row) for row in counts.values())
-    edges = np.geomspace(found["low"], found["high"], bins + 1).tolist()
+    ends = np.geomspace(found["low"], found["high"], bins + 1).tolist()
     ms = report["latency"]["ms"]
     told = "; ".join(
         f"{n}: median {ms[n]['median']:.3f} ms, 5 to 95 % {ms[n]['p5']:.3f} to {ms[n]['p95']:.3f}"
@@ -178,12 +211,12 @@ def latencies(report: Json) -> Node:
     chart = Chart(
         "Time of single calls",
         told,
-        Axis("ms, logarithmic", edges[0], edges[-1], log=True),
+        Axis("ms, logarithmic", ends[0], ends[-1], log=True),
         Axis("calls", 0, max(max(row) for row in counts.values())),
         "latencies",
     )
     for color, (name, row) in enumerate(counts.items()):
-        chart.steps(edges, row, color, wash=True)
+        chart.steps(ends, row, color, wash=True)
         chart.named(color, name)
     return chart.done()
 
@@ -207,10 +240,6 @@ def latency_against_macs(report: Json) -> Node:
         chart.dots([(x, row["median"])], color, [f"{name}: {row['median']:.3f} ms"])
         chart.named(color, f"{name} {row['median']:.3f} ms")
     return chart.done()
-
-
-def _edges(row: Json) -> list[float]:
-    return [(row["first"] + n) * row["width"] for n in range(len(row["counts"]) + 1)]
 
 
 def layer_parts(parts: Json, most: int) -> Node:

@@ -1,6 +1,5 @@
 """The scales of batch norms: what network slimming has made of them (Liu et al. 2017, figure 4)."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,12 +8,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.errors import UsageError
+from compressor.files import write_atomically
 from compressor.layers import batch_norms
-from compressor.reporting import figures
+from compressor.reporting import svg
+from compressor.reporting.svg import Axis, Chart
 
 Scales = dict[str, NDArray[np.float32]]
 BINS = 60
-_DASHES = ("--", ":", "-.")
 
 
 def scales(module: nn.Module) -> Scales:
@@ -38,33 +38,34 @@ def draw(
 ) -> None:
     """A histogram over all channels of each of ``networks`` (label -> its scales), overlaid.
 
-    Upright lines stand at each network's thresholds for ``fractions``. ``path`` ends in .svg,
-    .png or .pdf; the same scales give the same file. Raises :class:`UsageError` where matplotlib
-    (the extra ``plots``) is not installed, or where a network has no scale.
+    Dashed lines stand at each network's thresholds for ``fractions``. ``path`` is an SVG file; the
+    same scales give the same file. Raises :class:`UsageError` where a network has no scale.
     """
     pooled = {label: _pooled(found) for label, found in networks.items()}
     if not pooled or not all(len(values) for values in pooled.values()):
         raise UsageError("there are no scales to draw: the network has no batch norm with weights")
-    figure, axes = figures.new()
-    edges = np.linspace(
-        0, max(float(values.max()) for values in pooled.values()), BINS + 1
-    ).tolist()
-    for number, (label, values) in enumerate(pooled.items()):
-        color = f"C{number}"
-        axes.hist(values, edges, histtype="stepfilled", alpha=0.15, color=color)
-        axes.hist(values, edges, histtype="step", color=color, label=label)
-        for dashes, fraction in zip(itertools.cycle(_DASHES), fractions, strict=False):
+    most = max(float(values.max()) for values in pooled.values())
+    edges = np.linspace(0, most or 1.0, BINS + 1)
+    counts = {label: np.histogram(values, edges)[0] for label, values in pooled.items()}
+    highest = max(int(each.max()) for each in counts.values())
+    told = "; ".join(f"{label}: {len(values):,} scales" for label, values in pooled.items())
+    chart = Chart(
+        "Scales of batch norms",
+        told,
+        Axis("scale of a channel, |γ|", 0, float(edges[-1])),
+        Axis("channels, logarithmic", 0.7, max(1.0, highest), log=True),
+        "scales",
+        height=320,
+        width=560,
+    )
+    for color, (label, found) in enumerate(counts.items()):
+        chart.steps(edges.tolist(), found.tolist(), color, wash=True)
+        chart.named(color, label)
+        for dash, fraction in enumerate(fractions, 1):
             at = threshold(networks[label], fraction)
-            text = f"  {100 * fraction:g} % below {at:.3g}"
-            axes.axvline(at, color=color, linestyle=dashes, linewidth=1, label=text)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_ylim(bottom=0.7)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("scale of a channel, |γ|")
-    axes.set_ylabel("channels")
-    axes.legend(fontsize=8)
-    figures.save(figure, path)
+            chart.upright(at, color, dash)
+            chart.named(color, f"{100 * fraction:g} % below {at:.3g}", f" dash{1 + (dash - 1) % 3}")
+    write_atomically(path, svg.file(chart.done()).encode())
 
 
 def _pooled(found: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

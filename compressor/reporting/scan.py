@@ -1,12 +1,13 @@
 """A scan for people: what is most and least sensitive, and the curves as plots."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from compressor.errors import UsageError
+from compressor.reporting import histograms, svg
+from compressor.reporting.markup import Node
+from compressor.reporting.svg import Axis, Chart
 from compressor.reporting.tables import percent, table_of, titled
 
 Json = dict[str, Any]
@@ -51,74 +52,67 @@ def ranked(found: Json, kind: str) -> list[Json]:
     return sorted(rows, key=lambda curve: -curve["mean_increase"])
 
 
-def draw(found: Json, folder: Path) -> list[str]:
-    """Write a plot for each kind, and one of the weights' histograms; returns the files' names.
+def draw(found: Json) -> dict[str, bytes]:
+    """SVG files by name: a plot for each kind, and one of the weights' histograms.
 
-    The same scan gives the same files. Raises :class:`UsageError` where matplotlib (the extra
-    ``plots``) is not installed.
+    The same scan gives the same files.
     """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise UsageError("plots need matplotlib: pip install 'compressor[plots]'") from None
-    names = []
+    files = {}
     for kind, (key, label) in AXES.items():
         curves = [curve for curve in found["curves"] if curve["kind"] == kind]
         if curves:
-            names.append(f"{kind}.svg")
-            _curves(curves, key, label, found["dense"]["accuracy"], folder / names[-1])
-    names.append("histograms.svg")
-    _histograms(found["histograms"], folder / names[-1])
-    return names
+            files[f"{kind}.svg"] = _sheet(
+                [_curve(n, each, key, found) for n, each in enumerate(curves)],
+                f"Accuracy against {label}",
+            )
+    rows = found["histograms"]
+    drawn = [_histogram(number, row) for number, row in enumerate(rows)]
+    files["histograms.svg"] = _sheet(drawn, "Weights other than 0 of each layer")
+    return files
 
 
-def _curves(curves: Sequence[Json], key: str, label: str, dense: float, path: Path) -> None:
-    figure, every = _grid(len(curves), sharey=True)
-    for axes, curve in zip(every, curves, strict=False):
-        points = sorted(curve["points"], key=lambda point: point[key])
-        x = [point[key] for point in points]
-        axes.plot(x, [100 * point["accuracy"] for point in points], marker="o", markersize=3)
-        axes.axhline(100 * dense, color="0.7", linewidth=0.8, zorder=0)
-        _title(axes, curve["unit"])
-        if key == "bits":
-            axes.invert_xaxis()
-    figure.supxlabel(label, fontsize=9)
-    figure.supylabel("accuracy, %", fontsize=9)
-    _save(figure, path)
+def _curve(number: int, curve: Json, key: str, found: Json) -> Node:
+    """Accuracy over one kind of change of one unit; fewer bits are to the right.
+
+    All units have one scale of accuracies, to be compared by eye.
+    """
+    dense, every = found["dense"]["accuracy"], found["curves"]
+    heights = [dense, *(point["accuracy"] for each in every for point in each["points"])]
+    sign = -1 if key == "bits" else 1
+    points = sorted((sign * point[key], point["accuracy"]) for point in curve["points"])
+    chart = Chart(
+        curve["unit"],
+        f"{percent(dense)} dense, then {percent(points[0][1])} to {percent(points[-1][1])}",
+        Axis(AXES[curve["kind"]][1], points[0][0], points[-1][0], text=lambda x: f"{sign * x:g}"),
+        Axis(_short(curve["unit"]), min(heights), max(heights), text=svg.percent),
+        f"unit{number}",
+        height=170,
+        width=260,
+    )
+    chart.level(dense, "dense")
+    chart.series(points, 0, "")
+    return chart.done()
 
 
-def _histograms(rows: Sequence[Json], path: Path) -> None:
-    figure, every = _grid(len(rows), sharey=False)
-    for axes, row in zip(every, rows, strict=False):
-        axes.stairs(row["counts"], row["edges"], fill=True, alpha=0.6)
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=0.7)
-        _title(axes, row["layer"])
-    figure.supxlabel("weight", fontsize=9)
-    figure.supylabel("weights", fontsize=9)
-    _save(figure, path)
+def _histogram(number: int, row: Json) -> Node:
+    edges = histograms.edges(row)
+    chart = Chart(
+        f"weights of {row['layer']}",
+        f"{sum(row['counts']):,} weights other than 0, {row['zeros']:,} zeros",
+        Axis("weight", edges[0], edges[-1]),
+        Axis(_short(row["layer"]), 0.7, max(1, *row["counts"]), log=True),
+        f"layer{number}",
+        height=170,
+        width=260,
+    )
+    chart.steps(edges, row["counts"], 0, wash=True)
+    return chart.done()
 
 
-def _title(axes: Any, unit: str) -> None:
+def _sheet(charts: Sequence[Node], title: str) -> bytes:
+    return svg.file(svg.sheet(charts, title, columns=COLUMNS)).encode()
+
+
+def _short(unit: str) -> str:
     first, *others = unit.split("+")
-    axes.set_title(f"{first} +{len(others)}" if others else first, fontsize=8)
-    axes.tick_params(labelsize=7)
-
-
-def _grid(count: int, *, sharey: bool) -> tuple[Any, list[Any]]:
-    from matplotlib.figure import Figure
-
-    columns = min(count, COLUMNS)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.6, 1.9 * rows + 0.6), layout="constrained")
-    every = figure.subplots(rows, columns, sharey=sharey, squeeze=False).ravel()
-    for axes in every[count:]:
-        axes.set_visible(False)
-    return figure, list(every)
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import rc_context
-
-    with rc_context({"svg.hashsalt": "scan"}):
-        figure.savefig(path, metadata={"Date": None})
+    return f"{first} +{len(others)}" if others else first

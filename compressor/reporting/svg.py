@@ -31,8 +31,10 @@ svg.chart{font:11px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:va
 """
 COLORS = 6
 WIDTH = 360
-_LETTER = 5.9
-"""About the width of a letter at 11 px: what room labels get."""
+GAP = 16
+"""Between the charts of a sheet."""
+_LETTER = 6.4
+"""The width of a letter at 11 px in wide fonts: what room labels get."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,17 @@ def percent(value: float) -> str:
 
 @dataclass
 class Axis:
-    """What an axis shows: its label, the figures it ranges over, how they are written."""
+    """What an axis shows: its label, the figures it ranges over, how they are written.
+
+    ``ticks`` are where figures stand, in place of round ones.
+    """
 
     label: str
     low: float
     high: float
     log: bool = False
     text: Callable[[float], str] = short
+    ticks: Sequence[float] | None = None
 
 
 @dataclass
@@ -137,6 +143,13 @@ class Chart:
         places = " ".join(f"{_px(self.across(x))},{_px(self.up(y))}" for x, y in points)
         self.marks.append(node("polyline", points=places, class_=f"{css} s{color % COLORS}"))
 
+    def series(self, points: Sequence[tuple[float, float]], color: int, text: str) -> None:
+        """A line with dots; in the legend where it has a ``text``."""
+        self.curve(points, color)
+        self.dots(points, color)
+        if text:
+            self.named(color, text)
+
     def dots(
         self, points: Sequence[tuple[float, float]], color: int, told: Sequence[str] = ()
     ) -> None:
@@ -170,12 +183,12 @@ class Chart:
         css = f"thin s{color % COLORS} dash{1 + (dash - 1) % 3}"
         self.marks.append(node("path", d=f"M{at} {_px(self.top)}V{_px(self.bottom)}", class_=css))
 
-    def level(self, y: float, text: str) -> None:
-        """A grey line across, named at its right end."""
+    def level(self, y: float, text: str, *, under: bool = False) -> None:
+        """A grey line across, named at its right end, above it or under it."""
         at = self.up(y)
         line = f"M{_px(self.left)} {_px(at)}H{_px(self.right)}"
         self.marks.append(node("path", d=line, class_="axis dash2"))
-        self.marks.append(_text(self.right, at - 3, text, "soft end"))
+        self.marks.append(_text(self.right, at + 11 if under else at - 3, text, "soft end"))
 
     def spread(self, x: float, low: float, high: float, color: int) -> None:
         """An upright bar from ``low`` to ``high`` with feet: where a figure may lie."""
@@ -220,13 +233,13 @@ class Chart:
 
     def _frame(self) -> list[Node]:
         found = []
-        for tick in self.up.ticks():
+        for tick in self.y.ticks or self.up.ticks():
             y = _px(self.up(tick))
             found.append(node("path", d=f"M{_px(self.left)} {y}H{_px(self.right)}", class_="grid"))
             found.append(_text(self.left - 5, self.up(tick) + 4, self.y.text(tick), "soft end"))
         wide = max(len(self.x.text(t)) for t in (self.x.low, self.x.high)) + 2
         most = max(2, min(6, int((self.right - self.left) / (wide * _LETTER))))
-        for tick in self.across.ticks(most):
+        for tick in self.x.ticks or self.across.ticks(most):
             x = self.across(tick)
             found.append(node("path", d=f"M{_px(x)} {_px(self.bottom)}v4", class_="axis"))
             text = self.x.text(tick)
@@ -287,6 +300,28 @@ def bars(
             box = node("rect", x=_px(x), y=_px(y - 9), width=10, height=10)
             box.set("class", f"f{color % COLORS}")
             add(svg, box, _text(x + 14, y, text))
+    return svg
+
+
+def sheet(charts: Sequence[Node], title: str, *, columns: int) -> Node:
+    """Charts (from :meth:`Chart.done`) in rows of ``columns``, as one picture."""
+    sizes = [tuple(map(float, (chart.get("viewBox") or "").split()[2:])) for chart in charts]
+    wide = max((width for width, _ in sizes), default=0.0)
+    across = min(columns, len(charts))
+    y, placed = 0.0, []
+    for start in range(0, len(charts), columns):
+        row = list(
+            zip(charts[start : start + columns], sizes[start : start + columns], strict=True)
+        )
+        for column, (chart, (width, height)) in enumerate(row):
+            place = {"x": column * (wide + GAP), "y": y, "width": width, "height": height}
+            for name, value in place.items():
+                chart.set(name, _px(value))
+            placed.append(chart)
+        y += max(height for _, (_, height) in row) + GAP
+    told = f"{len(charts)} charts, each with its own description"
+    svg = picture("sheet", title, told, across * (wide + GAP) - GAP, y - GAP)
+    add(svg, *placed)
     return svg
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from compressor.reporting import figures
+from compressor.files import write_atomically
+from compressor.reporting import svg
+from compressor.reporting.svg import Axis, Chart
 from compressor.reporting.tables import percent, table_of
 
 Json = dict[str, Any]
@@ -103,7 +105,7 @@ def draw(content: Json, folder: Path) -> list[str]:
     """Accuracy against bytes, and against every setting that varies; the names of the SVG files.
 
     A line joins the points that differ in one setting alone. Without accuracy, bytes are drawn
-    against the settings. Raises :class:`UsageError` where matplotlib is not installed.
+    against the settings.
     """
     rows = [row for row in content["points"] if row["state"] == "finished"]
     varying = [key for key, values in content["axes"].items() if len(values) > 1]
@@ -137,23 +139,43 @@ def _lines(
 
 
 def _plot(path: Path, lines: Lines, label: str, *, rated: bool) -> str:
-    figure, axes = figures.new()
-    number = all(
-        isinstance(x, int | float) and not isinstance(x, bool)
-        for line in lines.values()
-        for x, _ in line
+    """Accuracy or bytes over a figure, or over settings that are no numbers, side by side."""
+    every = [x for line in lines.values() for x, _ in line]
+    number = all(isinstance(x, int | float) and not isinstance(x, bool) for x in every)
+    names = [] if number else list(dict.fromkeys(map(str, every)))
+    points = {
+        name: [
+            (float(x) if number else float(names.index(str(x))), _height(row, rated=rated))
+            for x, row in line
+        ]
+        for name, line in lines.items()
+    }
+    across, up = zip(*(point for line in points.values() for point in line), strict=True)
+    what = "top-1 accuracy on the test images" if rated else "bytes"
+    chart = Chart(
+        f"{what} against {label}",
+        "; ".join(f"{name or label}: {_told(line)}" for name, line in points.items()),
+        Axis(label, min(across), max(across))
+        if number
+        else Axis(label, -0.5, len(names) - 0.5, text=_named(names), ticks=range(len(names))),
+        Axis(what, min(up), max(up), text=svg.percent if rated else svg.short),
+        path.stem,
+        height=300,
+        width=520,
     )
-    for name, line in lines.items():
-        xs = [x if number else str(x) for x, _ in line]
-        ys = [100 * row["accuracy"] if rated else row["bytes"] for _, row in line]
-        axes.plot(xs, ys, marker="o", markersize=4, label=name or None)
-    if label == "bytes":
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-    if not rated:
-        axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel(label)
-    axes.set_ylabel("top-1 accuracy on the test images, %" if rated else "bytes")
-    if any(lines):
-        axes.legend(fontsize=8)
-    figures.save(figure, path)
+    for color, (name, line) in enumerate(points.items()):
+        chart.series(line, color, name)
+    write_atomically(path, svg.file(chart.done()).encode())
     return path.name
+
+
+def _height(row: Json, *, rated: bool) -> float:
+    return float(row["accuracy"] if rated else row["bytes"])
+
+
+def _told(line: Sequence[tuple[float, float]]) -> str:
+    return ", ".join(f"{x:g} {y:.6g}" for x, y in line)
+
+
+def _named(names: Sequence[str]) -> Callable[[float], str]:
+    return lambda at: names[min(max(round(at), 0), len(names) - 1)]

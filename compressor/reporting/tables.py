@@ -108,21 +108,29 @@ def layer_table(report: Json) -> Table:
     return table
 
 
-def trial_table(report: Json) -> Table:
-    """One row per trial of the search for settings: which of them the targets allow."""
-    names, figures = ("trial", "meets it"), ("bytes", "smaller", "sparsity", "bits", "drop")
-    table = table_of(names, figures)
+def trial_rows(report: Json) -> list[tuple[str, ...]]:
+    """Of each trial: how, whether it meets the targets, bytes, ratio, zeros, bits, points lost."""
+    rows: list[tuple[str, ...]] = []
     for row in report["targets"]["tried"]:
         size, drop = row["bytes"], row["drop"]
-        table.add_row(
-            "retrained" if row["trained"] else "as pruned",
-            "yes" if row["met"] else "no",
+        figures = (
             "not possible" if size is None else f"{size:,}",
             "-" if size is None else f"{report['network']['fp32_bytes'] / size:.1f}x",
             f"{100 * row['sparsity']:.2f} %",
             f"{row['bits']:.2f}",
             "-" if drop is None else f"{drop:+.2f}",
         )
+        how = "retrained" if row["trained"] else "as pruned"
+        rows.append((how, "yes" if row["met"] else "no", *figures))
+    return rows
+
+
+def trial_table(report: Json) -> Table:
+    """One row per trial of the search for settings: which of them the targets allow."""
+    names, figures = ("trial", "meets it"), ("bytes", "smaller", "sparsity", "bits", "drop")
+    table = table_of(names, figures)
+    for row in trial_rows(report):
+        table.add_row(*row)
     return table
 
 
@@ -193,13 +201,14 @@ def _notes(report: Json) -> list[str]:
             f"accuracy on the {data['test_images']:,} test images of {data['name']}, last epoch"
         )
     if "targets" in report:
-        notes.append(_target_note(report["targets"]))
+        notes.append(target_note(report["targets"]))
     if "int8" in export:
         notes += _int8_notes(export["int8"], report["latency"]["ms"])
     return notes + [f"not measured: {item}" for item in report["not_measured"]]
 
 
-def _target_note(targets: Json) -> str:
+def target_note(targets: Json) -> str:
+    """What the search for settings went by."""
     if targets["drop"] is None:
         return f"settings were found by the {targets['ranked_by']}; no accuracy was measured"
     return (

@@ -13,6 +13,7 @@ from compressor.channels.dependencies import Dependencies
 from compressor.errors import StageError, UsageError
 from compressor.layers import Layer, compressible_layers
 from compressor.network import Context, Network, Row
+from compressor.reporting.histograms import counted, weights_of
 from compressor.reporting.measure import layer_macs
 from compressor.scan import variants as change
 from compressor.scan.allocation import LayerModel, layer_model
@@ -24,7 +25,6 @@ from compressor.tracing import traced
 from compressor.training.data import Data, Split
 
 KINDS = change.KINDS
-BINS = 60
 LEFT = 0.01
 """Of the right answers, the least part that a model takes for left."""
 
@@ -179,25 +179,6 @@ def proposals(scan: Scan, data: Data, max_drop: float, context: Context) -> dict
     return {name: each for name, each in found.items() if each is not None}
 
 
-def histograms(layers: Mapping[str, Layer]) -> list[Row]:
-    """The weights of each layer in `BINS` equal bins from the least to the greatest."""
-    rows = []
-    for name, layer in layers.items():
-        weight = layer.weight.cpu().double().numpy().ravel()
-        counts, edges = np.histogram(weight, BINS)
-        rows.append(
-            {
-                "layer": name,
-                "weights": weight.size,
-                "zeros": int((weight == 0).sum()),
-                "std": float(weight.std()),
-                "edges": [float(edge) for edge in edges],
-                "counts": [int(count) for count in counts],
-            }
-        )
-    return rows
-
-
 def _check(kinds: Sequence[str], images: int) -> None:
     for kind in kinds:
         if kind not in KINDS:
@@ -276,7 +257,10 @@ def to_json(scan: Scan, data: Data, proposed: Mapping[str, Proposal], max_drop: 
             for kind in KINDS
             if (ranked := scan.ranked(kind))
         },
-        "histograms": histograms(compressible_layers(network.module)),
+        "histograms": [
+            {"layer": name, "weights": weight.size, "std": float(weight.std()), **counted(weight)}
+            for name, weight in weights_of(network.module).items()
+        ],
         "max_drop": max_drop,
         "proposals": {
             name: {**each.answers.row(), "tried": each.tried} for name, each in proposed.items()

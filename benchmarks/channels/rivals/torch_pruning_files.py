@@ -2,7 +2,7 @@
 
     PYTHON -m compressor.benchmarks.channels.rivals.torch_pruning_files NETWORK PART FOLDER
 
-Uniform ratio, L2 over groups, found by bisection so that PART of the multiply-adds is left; once
+Uniform ratio, L2 over groups, found so that PART of the multiply-adds is left (``ratio.py``); once
 with any width (``unrounded.onnx``), once with multiples of 16 (``rounded.onnx``). Its own ratio is
 used where PART is "ratio=0.3". The files are written by the same exporter as ours.
 """
@@ -20,11 +20,11 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compressor.benchmarks.channels.networks import build
+from compressor.benchmarks.channels.rivals import ratio
 from compressor.export import graph, onnx
 from compressor.reporting.measure import layer_macs
 from compressor.storage import plain_state
 
-TRIES = 7
 WAYS = {"unrounded": None, "rounded": 16}
 
 Row = dict[str, Any]
@@ -57,23 +57,19 @@ def _cut(
     module: nn.Module, example: Tensor, part: str, step: int | None
 ) -> tuple[nn.Module, float]:
     dense = layer_macs(module, example)[""]
+
+    def cut(share: float) -> tuple[nn.Module, int]:
+        made = prune(copy.deepcopy(module), example, share, step)
+        return made, layer_macs(made, example)[""]
+
     if part.startswith("ratio="):
-        cut = prune(copy.deepcopy(module), example, float(part.removeprefix("ratio=")), step)
-        return cut, layer_macs(cut, example)[""] / dense
-    low, high, best = 0.0, 0.9, None
-    for _ in range(TRIES):
-        ratio = (low + high) / 2
-        cut = prune(copy.deepcopy(module), example, ratio, step)
-        left = layer_macs(cut, example)[""] / dense
-        low, high = (low, ratio) if left <= float(part) else (ratio, high)
-        if left <= float(part):
-            best = (cut, left)
-    if best is None:
-        raise RuntimeError("no ratio leaves so few multiply-adds")
-    return best
+        made, macs = cut(float(part.removeprefix("ratio=")))
+    else:
+        made, macs = ratio.least(cut, float(part) * dense)
+    return made, macs / dense
 
 
-def prune(module: nn.Module, example: Tensor, ratio: float, step: int | None) -> nn.Module:
+def prune(module: nn.Module, example: Tensor, share: float, step: int | None) -> nn.Module:
     """Cut in place, the layer that makes the outputs left alone."""
     outputs = module(example).shape[-1]
     last = [
@@ -85,7 +81,7 @@ def prune(module: nn.Module, example: Tensor, ratio: float, step: int | None) ->
         module,
         example,
         importance=tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=ratio,
+        pruning_ratio=share,
         ignored_layers=last[-1:],
         round_to=step,
     ).step()

@@ -2,9 +2,10 @@
 
 Calls that follow one another are alike (the same caches, the same clock rate, the same neighbour on
 the machine), so a bootstrap over single calls gives intervals that are far too narrow. What is
-drawn here is what repeats: a *round*, in which every network was measured once, and a *launch*, a
-process in which a network was loaded anew (a process keeps its addresses, which alone can make it a
-few per cent faster: Mytkowicz et al., ASPLOS 2009; Kalibera and Jones, ISMM 2013).
+drawn here is what repeats: a *round*, in which every network was measured once, and a *launch*, for
+which networks were loaded anew (``compress bench``: in new processes). A copy keeps its addresses,
+which alone can make it a few per cent faster: Mytkowicz et al., ASPLOS 2009; Kalibera and Jones,
+ISMM 2013.
 """
 
 import math
@@ -60,6 +61,19 @@ def ratio(above: Sequence[Values], below: Sequence[Values], seed: int = 0) -> In
     return median([one / other for one, other in zip(above, below, strict=True)], seed)
 
 
+def quotient(above: Sequence[Values], below: Sequence[Values], seed: int = 0) -> Interval:
+    """The ratio of the medians of two networks that were measured in the same rounds.
+
+    Where medians are what is shown, this is their ratio; both are drawn from the same rounds.
+    """
+    pair = [[np.log(each) for each in series] for series in (above, below)]
+    drawn = _drawn(pair, seed)
+    one, other = (float(np.median(np.concatenate(series))) for series in pair)
+    reach = _reach(drawn[0] - drawn[1], pair)
+    middle = one - other
+    return Interval(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach))
+
+
 def bounds(launches: Sequence[Values], seed: int = 0) -> tuple[float, float]:
     """The ends of the interval on the median.
 
@@ -73,23 +87,41 @@ def bounds(launches: Sequence[Values], seed: int = 0) -> tuple[float, float]:
        freedom estimated from how much they do (Satterthwaite) held 1 in 93 of 100 trials only. Of
        a single launch, which only Ctrl-C leaves, blocks count in place of launches.
     """
+    reach = _reach(_drawn([launches], seed)[0], [launches])
+    middle = float(np.median(np.concatenate(launches)))
+    return middle - reach, middle + reach
+
+
+def _drawn(series: Sequence[Sequence[Values]], seed: int) -> list[Values]:
+    """``DRAWS`` medians of each of several series, of the same launches and rounds in each draw."""
     draw = np.random.default_rng(seed)
-    count, longest = len(launches), max(map(len, launches))
-    length = max(map(block_length, launches))
+    launches = series[0]
+    count, longest, length = len(launches), max(map(len, launches)), _block(series)
     sizes = np.array([len(each) for each in launches])
-    padded = np.stack([np.resize(each, longest) for each in launches])
     chosen = draw.integers(0, count, (DRAWS, count))
     starts = draw.random((DRAWS, count, -(-longest // length)))
     starts = (starts * sizes[chosen][..., None]).astype(np.int64)
     places = (starts[..., None] + np.arange(length)).reshape(DRAWS, count, -1)[..., :longest]
     places %= sizes[chosen][..., None]  # the end of a launch is followed by its beginning
-    drawn = padded[chosen[..., None], places].reshape(DRAWS, -1)
-    error = float(np.median(drawn, axis=1).std())
-    error *= math.sqrt(count / (count - 1)) if count > 1 else 1.0
-    middle = float(np.median(np.concatenate(launches)))
-    repeats = count if count > 1 else max(2, longest // length)
-    reach = error * student(1 - (1 - LEVEL) / 2, repeats - 1)
-    return middle - reach, middle + reach
+    found = []
+    for each in series:
+        padded = np.stack([np.resize(launch, longest) for launch in each])
+        drawn = padded[chosen[..., None], places].reshape(DRAWS, -1)
+        found.append(np.median(drawn, axis=1))
+    return found
+
+
+def _reach(drawn: Values, series: Sequence[Sequence[Values]]) -> float:
+    """Half of the width of the interval, from what was drawn of a figure."""
+    launches = series[0]
+    count = len(launches)
+    error = float(drawn.std()) * (math.sqrt(count / (count - 1)) if count > 1 else 1.0)
+    repeats = count if count > 1 else max(2, max(map(len, launches)) // _block(series))
+    return error * student(1 - (1 - LEVEL) / 2, repeats - 1)
+
+
+def _block(series: Sequence[Sequence[Values]]) -> int:
+    return max(block_length(launch) for launches in series for launch in launches)
 
 
 def block_length(values: Values) -> int:
