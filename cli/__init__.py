@@ -24,6 +24,7 @@ from compressor.cli.scan import scan
 from compressor.cli.shared import show_error
 from compressor.cli.sweep import sweep
 from compressor.cli.train import train
+from compressor.cli.updates import diff, patch
 from compressor.coding import native
 from compressor.errors import CompressorError
 
@@ -78,7 +79,10 @@ def cli() -> None:
     """
 
 
-for command in (run, train, scan, sweep, bench, report, inspect, decompress, verify, recipe):
+for command in (
+    *(run, train, scan, sweep, bench, report),
+    *(inspect, decompress, verify, diff, patch, recipe),
+):
     cli.add_command(command)
 
 
