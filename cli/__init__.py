@@ -17,6 +17,7 @@ import click
 
 from compressor.cli.artifacts import decompress, inspect, verify
 from compressor.cli.bench import bench
+from compressor.cli.export import export
 from compressor.cli.recipes import recipe
 from compressor.cli.report import report
 from compressor.cli.run import run
@@ -81,7 +82,7 @@ def cli() -> None:
 
 for command in (
     *(run, train, scan, sweep, bench, report),
-    *(inspect, decompress, verify, diff, patch, recipe),
+    *(inspect, decompress, verify, export, diff, patch, recipe),
 ):
     cli.add_command(command)
 
