@@ -18,6 +18,7 @@ import click
 
 from compressor.cli.artifacts import decompress, inspect, verify
 from compressor.cli.bench import bench
+from compressor.cli.export import export
 from compressor.cli.recipes import recipe
 from compressor.cli.report import report
 from compressor.cli.run import run
@@ -25,6 +26,7 @@ from compressor.cli.scan import scan
 from compressor.cli.shared import show_error
 from compressor.cli.sweep import sweep
 from compressor.cli.train import train
+from compressor.cli.updates import diff, patch
 from compressor.coding import native
 from compressor.errors import CompressorError
 
@@ -79,7 +81,10 @@ def cli() -> None:
     """
 
 
-for command in (run, train, scan, sweep, bench, report, inspect, decompress, verify, recipe):
+for command in (
+    *(run, train, scan, sweep, bench, report),
+    *(inspect, decompress, verify, export, diff, patch, recipe),
+):
     cli.add_command(command)
 
 

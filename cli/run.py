@@ -37,6 +37,7 @@ SETTINGS = {
     "rate_aware": "share.rate",
     "max_drop": "calibrate.max_drop",
     "profile": "encode.profile",
+    "emit": "export.emit",
     "finetune_epochs": "share.finetune.epochs",
     "data": "data.spec",
     "mean": "data.mean",
@@ -178,10 +179,11 @@ SETTINGS = {
 )
 @click.option("--weights-only", is_flag=True, help="Leave the ONNX graph out of the artifact.")
 @click.option(
-    "--int8", is_flag=True, help="Also write an INT8 QDQ ONNX file, calibrated on the --data."
-)
-@click.option(
-    "--ort", is_flag=True, help="Also write ONNX Runtime's own format, for mobile and web builds."
+    "--emit",
+    metavar="LIST",
+    help="Further files, each run and measured in ONNX Runtime: ort (its own format, for mobile "
+    "and web builds), int8 (QDQ, calibrated on the --data), fp16; or onnx, which is written "
+    "anyway, to have it measured there too.",
 )
 @click.option("-o", "--output", type=FILE, metavar="FOLDER", help="[default: NAME-compressed]")
 @click.option("--force", is_flag=True, help="Overwrite the output folder's files.")
@@ -194,7 +196,7 @@ def run(model: Path, **options: Any) -> None:
     """Compress MODEL, a checkpoint (.pt, .pth, .th or .safetensors).
 
     Writes the artifact, the dense ONNX file, report.json and recipe.toml into one folder, and with
-    --int8 or --ort more. Without --data nothing is retrained and accuracy is not measured.
+    --emit more. Without --data nothing is retrained and accuracy is not measured.
     """
     recipe, targets = _recipe(options)
     if options["force"] and options["resume"]:
@@ -280,7 +282,6 @@ def _recipe(options: dict[str, Any]) -> tuple[Recipe, Targets | None]:
     if options["freeze_residual"]:
         changes["channels.freeze_residual"] = True
     changes |= _retraining(recipe, changes, options)
-    changes |= {f"export.{name}": True for name in ("int8", "ort") if options[name]}
     if options["shape"] is not None:
         changes["input_shape"] = input_shape(options["shape"])
     for item in options["changes"]:

@@ -5,7 +5,9 @@
 
     recipe = Recipe(prune=Prune(sensitivity=0.25), share=Share(bits=5))
     result = compressor.compress("lenet5.pt", recipe, data="mnist")
-    network = compressor.load("lenet5-compressed/lenet5.dcz")
+    network = compressor.load("lenet5-compressed/lenet5.dcz")      # a torch module
+    runtime = compressor.session("lenet5-compressed/lenet5.dcz")   # in ONNX Runtime
+    tensors = compressor.arrays("lenet5-compressed/lenet5.dcz")    # NumPy arrays by name
 
 Importing the package imports neither torch nor anything that takes time.
 """
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compressor.api import Result, compress, load, save
     from compressor.errors import CompressorError
+    from compressor.reading import arrays, session
     from compressor.recipe import Recipe
     from compressor.settings import (
         Calibrate,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(("Result", "compress", "load", "save"), "compressor.api"),
+    **dict.fromkeys(("arrays", "session"), "compressor.reading"),
     "CompressorError": "compressor.errors",
     "Targets": "compressor.settings",
     **dict.fromkeys(
@@ -53,9 +57,11 @@ __all__ = [
     "Targets",
     "Training",
     "__version__",
+    "arrays",
     "compress",
     "load",
     "save",
+    "session",
 ]
 
 

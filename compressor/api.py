@@ -102,18 +102,22 @@ def load(
 ) -> nn.Module:
     """The network in a ``.dcz`` or ``.safetensors`` file as a torch module, in evaluation mode.
 
-    ``arch`` is needed where the file names none that is known here; ``input_shape``, one input
-    without the batch, where channels are gone and the architecture does not tell it. Raises
-    :class:`ArtifactError` for a damaged artifact and :class:`LoadError` for any other damaged file,
-    and where no class fits.
+    ``arch`` is needed where the file names none that is known here (a file's word runs no code);
+    ``input_shape``, one input without the batch, where channels are gone and the architecture does
+    not tell it. Raises :class:`ArtifactError` for a damaged artifact and :class:`LoadError` for any
+    other damaged file, and where no class fits.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
         return loading.load(path, arch=arch, input_shape=input_shape).module
     decoded = artifact.read(path)
-    name = arch or decoded.metadata.get("network")
-    if name is None:
-        raise LoadError(f"{path} does not tell its architecture: give arch=")
+    name = arch or decoded.metadata.get("network", "")
+    if arch is None and not loading.is_known(name):
+        what = f"of an architecture that is not known here ({name[:100]!r})" if name else "nameless"
+        raise LoadError(
+            f"{path}: the network is {what}: give arch=, such as arch='FILE.py:FUNCTION'; "
+            "compressor.session and compressor.arrays need no class"
+        )
     module = loading.module_for(
         name,
         {n: torch.from_numpy(v) for n, v in decoded.tensors().items()},

@@ -56,7 +56,7 @@ def load(
 def _told(path: Path, metadata: Mapping[str, str]) -> str | None:
     """The architecture that a file names, where it is a known one: a file's word runs no code."""
     name = metadata.get("network", "")
-    if name.startswith("torchvision:") or name in registry.names():
+    if is_known(name):
         return name
     if "channels" in metadata:
         raise LoadError(
@@ -64,6 +64,11 @@ def _told(path: Path, metadata: Mapping[str, str]) -> str | None:
             f"({name[:100]!r}): tell how to build the whole one: --arch FILE.py:FUNCTION, or arch="
         )
     return None
+
+
+def is_known(name: str) -> bool:
+    """Whether a file may name this architecture: one of ours or torchvision's, never one's own."""
+    return name.startswith("torchvision:") or name in registry.names()
 
 
 def _accepted(module: nn.Module, shape: Shape, arch: str) -> Tensor:

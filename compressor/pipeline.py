@@ -281,9 +281,10 @@ class Run:
         self.workspace.write(ONNX, model)
         asked: Json = {}
         for name, content, row in optional.outputs(
-            model, inputs.numpy(), self.recipe, self.context
+            model, inputs.numpy(), settings, self.context, self.recipe.threads or 1
         ):
-            self.workspace.write(_kept(self._optional()[name]), content)
+            if name in self._optional():
+                self.workspace.write(_kept(self._optional()[name]), content)
             asked[name] = row
         return {
             "bytes": len(model),

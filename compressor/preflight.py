@@ -33,9 +33,10 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
             "calibrate.max_drop needs data with validation images: give --data, or leave it out "
             "(--max-drop)"
         )
-    if recipe.export.int8 and data is None:
+    if "int8" in recipe.export.emit and data is None:
         raise UsageError(
-            "export.int8 needs images to calibrate with: give --data, or leave it out (--int8)"
+            "export.emit int8 needs images to calibrate with: give --data, or leave int8 out "
+            "(--emit)"
         )
     criterion = None if recipe.channels is None else recipe.channels.criterion
     if criterion in ("taylor", "obs") and data is None:

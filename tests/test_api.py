@@ -1,6 +1,8 @@
 """The two calls of the library: what compress() gives, and that load() gives it back."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,6 +219,49 @@ def test_a_file_without_an_architecture(tmp_path: Path) -> None:
     path.write_bytes(artifact.encode({"fc.weight": np.zeros((2, 2), np.float32)}))
     with pytest.raises(LoadError, match="give arch="):
         compressor.load(path)
+
+
+@pytest.mark.parametrize("name", ["ran.py:build", "os:abort", "lenet6"])
+def test_a_file_cannot_name_code_to_run(here: Path, name: str) -> None:
+    (here / "ran.py").write_text("open('ran', 'w').close()\n")
+    blob = artifact.encode({}, metadata={"network": name})
+    (here / "net.dcz").write_bytes(blob)
+    with pytest.raises(LoadError, match=f"not known here .*{name}.*give arch=") as caught:
+        compressor.load("net.dcz")
+    assert "\n" not in str(caught.value)
+    assert not (here / "ran").exists()
+
+
+# ---- without torch -----------------------------------------------------------------------------
+
+
+def test_arrays_are_the_networks_own(job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "net.dcz"
+    path.write_bytes(job.result.artifact)
+    found = compressor.arrays(path)
+    state = job.result.module.state_dict()
+    assert found.keys() == state.keys()
+    for name, value in state.items():
+        assert np.array_equal(found[name], value.numpy()), name
+
+
+def test_a_session_computes_what_the_module_does(job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "net.dcz"
+    path.write_bytes(job.result.artifact)
+    x = inputs(1, 28, 28)
+    (found,) = compressor.session(path).run(None, {"input": x.numpy()})
+    expected = outputs(job.result.module, x).numpy()
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_arrays_and_sessions_import_no_torch(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "net.dcz").write_bytes(job.result.artifact)
+    code = (
+        "import sys, compressor; compressor.arrays('net.dcz'); "
+        "assert not {'torch', 'onnxruntime'} & set(sys.modules); "
+        "compressor.session('net.dcz'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 # ---- networks of one's own ---------------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_help_lists_every_command_and_the_exit_codes(
 ) -> None:
     done = compress(*arguments)
     assert (done.code, done.err) == (0, "")
-    for word in ("run", "train", "inspect", "decompress", "verify", "recipe", "130"):
+    for word in ("run", "train", "inspect", "decompress", "export", "diff", "patch", "recipe", "130"):
         assert re.search(rf"\b{word}\b", done.out)
 
 
@@ -327,9 +327,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "opset": ("19", 19),
     "tolerance": ("0.125", 0.125),
     "samples": ("8", 8),
-    "int8": ("true", True),
+    "emit": ("fp16,ort", ("ort", "fp16")),
     "calibration": ("8", 8),
-    "ort": ("true", True),
     "spec": ("other.npz", "other.npz"),
     "validation": ("0.25", 0.25),
     "mean": ("0.5,0.25", (0.5, 0.25)),

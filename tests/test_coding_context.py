@@ -8,7 +8,8 @@ from scipy.stats import entropy
 
 from compressor.coding import context, native
 from compressor.coding.arithmetic import BitDecoder, BitEncoder
-from compressor.coding.context import Grid, chance_table, log_table
+from compressor.coding.context import Grid
+from compressor.coding.mixing import chance_table, log_table
 from compressor.errors import ArtifactError, UsageError
 
 

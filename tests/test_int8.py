@@ -19,8 +19,9 @@ from torch import nn
 import compressor
 from compressor import pipeline
 from compressor.errors import DataError, ExportError, UsageError
-from compressor.export import graph, int8
+from compressor.export import fp16, graph, int8, verify
 from compressor.export import onnx as exporting
+from compressor.export.optional import TOLERANCES, _difference, missed
 from compressor.files import PAGES, REPORT
 from compressor.network import Network
 from compressor.progress import Progress
@@ -43,7 +44,7 @@ class Outcome(Protocol):
 
 
 Compress = Callable[..., Outcome]
-EXPORT = Export(int8=True, calibration=64, ort=True)
+EXPORT = Export(emit=("ort", "int8", "fp16", "onnx"), calibration=64)
 ONCE = Training(epochs=1, batch_size=64)
 RECIPE = Recipe(prune=Prune(0.3, retrain=ONCE), share=Share(5, finetune=ONCE), export=EXPORT)
 
@@ -151,7 +152,7 @@ def test_accuracy_is_the_share_of_right_answers(quantized: bytes, digits: Data) 
     expected = np.mean(outputs(quantized, x).argmax(1) == y)
     pairs = [(x[i : i + 50], y[i : i + 50]) for i in range(0, len(y), 50)]  # the last is smaller
 
-    assert int8.accuracy(quantized, pairs) == pytest.approx(expected)
+    assert verify.accuracy(quantized, pairs) == pytest.approx(expected)
     assert expected > 0.8
 
 
@@ -228,6 +229,36 @@ def test_images_that_do_not_fit_are_one_line(
     assert capfd.readouterr().out == ""
 
 
+def test_fp16_halves_the_weights_and_leaves_the_interface(
+    dense: bytes, calibration: np.ndarray
+) -> None:
+    content = fp16.convert(dense)
+    assert content == fp16.convert(dense)
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+    weights, before = constants(content), constants(dense)
+    for name, value in before.items():
+        if value.dtype == np.float32:
+            assert np.array_equal(weights[name], value.astype(np.float16))
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    types = {item.type for item in (*session.get_inputs(), *session.get_outputs())}
+    assert types == {"tensor(float)"}
+    expected, found = outputs(dense, calibration), outputs(content, calibration)
+    # Two layers of sums of at most 144 products: roundings to 11 bits of the largest partial sum.
+    assert 0 < np.abs(found - expected).max() < 8 * 2**-11 * np.abs(expected).max()
+
+
+def test_outputs_too_far_away_are_missed_not_hidden() -> None:
+    finite, endless = np.ones((2, 3), np.float32), np.full((2, 3), np.inf, np.float32)
+    row = _difference(finite, endless)
+    assert row == {"difference_absolute": None, "difference_relative": None}
+    assert missed({"fp16": row}) == ["fp16: its outputs are not all finite numbers"]
+    assert missed({"fp16": _difference(finite, finite + np.float32(1 / 64))}) == []
+    (line,) = missed({"ort": _difference(finite, finite + np.float32(1 / 32))})
+    assert line == (
+        "ort: its outputs differ by 0.031 of the largest from the ONNX file's, more than 1e-05"
+    )
+
+
 # ---- the run -----------------------------------------------------------------------------------
 
 
@@ -260,18 +291,24 @@ def test_a_run_leaves_both_files_and_reports_them(
     rows = report["stages"]["export"]
     x, y = datasets.normalise(digits.test.x, digits).numpy(), digits.test.y.numpy()
 
-    assert set(files) == {"net.dcz", "net.onnx", "net.int8.onnx", "net.ort", "recipe.toml"}
+    assert set(files) == {
+        *("net.dcz", "net.onnx", "net.int8.onnx", "net.fp16.onnx", "net.ort", "recipe.toml")
+    }
     assert report["files"]["int8"] == "net.int8.onnx"
     assert report["files"]["ort"] == "net.ort"
-    for name in ("int8", "ort"):
+    assert report["files"]["fp16"] == "net.fp16.onnx"
+    for name in ("int8", "ort", "fp16", "onnx"):
         content = files[report["files"][name]]
         assert rows[name]["bytes"] == len(content)
         assert rows[name]["gzip_bytes"] == len(gzip.compress(content, 9, mtime=0))
-    right = np.mean(outputs(files["net.int8.onnx"], x).argmax(1) == y)
-    assert rows["int8"]["accuracy"] == pytest.approx(right)
-    expected, found = outputs(files["net.onnx"], x), outputs(files["net.ort"], x)
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
-    assert set(report["latency"]["ms"]) == {"dense", "compressed", "int8", "ort"}
+        found, expected = outputs(content, x), outputs(files["net.onnx"], x)
+        assert rows[name]["accuracy"] == pytest.approx(np.mean(found.argmax(1) == y))
+        gap = np.abs(found[:64] - expected[:64]).max() / np.abs(expected[:64]).max()
+        assert rows[name]["difference_relative"] == pytest.approx(gap)
+        assert gap <= rows[name]["tolerance"] == TOLERANCES[name]
+    assert rows["onnx"]["difference_relative"] == 0 < rows["ort"]["tolerance"] == 1e-5
+    assert report["missed"] == []
+    assert set(report["latency"]["ms"]) == {"dense", "compressed", "int8", "ort", "fp16"}
     assert set(contents(folder)) | {REPORT, *PAGES} == {path.name for path in folder.iterdir()}
 
 
@@ -325,13 +362,13 @@ def test_without_the_flags_nothing_is_added(
     report = job(tmp_path, trained, digits, replace(RECIPE, export=Export())).execute()
 
     assert set(contents(tmp_path)) == {"net.dcz", "net.onnx", "recipe.toml"}
-    assert not {"int8", "ort"} & {*report["files"], *report["stages"]["export"]}
+    assert not {"int8", "ort", "fp16"} & {*report["files"], *report["stages"]["export"]}
 
 
 def test_int8_without_data_is_refused_before_anything_is_written(
     trained: nn.Module, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"export\.int8 needs images .* give --data"):
+    with pytest.raises(UsageError, match=r"export\.emit int8 needs images .* give --data"):
         job(tmp_path / "out", trained, None, RECIPE)
     assert not (tmp_path / "out").exists()
 
@@ -346,10 +383,11 @@ def test_data_of_another_shape_are_refused_before_anything_is_written(
 
 
 def test_the_ort_file_needs_no_data(trained: nn.Module, tmp_path: Path) -> None:
-    recipe = Recipe(prune=Prune(0.3), export=Export(ort=True))
+    recipe = Recipe(prune=Prune(0.3), export=Export(emit=("ort",)))
     report = job(tmp_path, trained, None, recipe).execute()
 
     assert report["stages"]["export"]["ort"]["difference_relative"] <= 1e-5
+    assert report["stages"]["export"]["ort"]["accuracy"] is None
     assert (tmp_path / "net.ort").read_bytes()[4:8] == b"ORTM"
 
 
@@ -375,12 +413,16 @@ def test_the_command_writes_them_and_shows_them(
     data = ("--data", shelf / "data.npz")
     done = compress(
         *(shelf / "net.pt", *data, "--quantize", "5bit", "--finetune-epochs", 1, "--threads", 1),
-        *("--int8", "--ort", "--set", "export.calibration=32", "-o", "out"),
+        *("--emit", "fp16,int8,ort", "-o", "out"),
     )
     assert done.code == 0
-    for word in ("net.int8.onnx", "net.ort", "INT8: accuracy", "3 of 3 layers", "32 training"):
-        assert word in done.out
     report = json.loads((here / "out" / "report.json").read_text())
+    images = report["stages"]["export"]["int8"]["calibration_images"]
+    for word in (
+        *("net.int8.onnx", "net.ort", "net.fp16.onnx", "INT8: accuracy", "fp16: accuracy"),
+        *(".ort: accuracy", "3 of 3 layers", f"{images} training"),
+    ):
+        assert word in done.out
     size = report["stages"]["export"]["int8"]["bytes"]
     assert f"{size:,}" in done.out
     assert size == (here / "out" / "net.int8.onnx").stat().st_size
@@ -388,14 +430,43 @@ def test_the_command_writes_them_and_shows_them(
 
     again = compress(shelf / "net.pt", "--recipe", "out/recipe.toml", "-q", "-o", "again")
     assert (again.code, again.err) == (0, "")
-    for name in ("net.int8.onnx", "net.ort"):
+    for name in ("net.int8.onnx", "net.ort", "net.fp16.onnx"):
         assert (here / "again" / name).read_bytes() == (here / "out" / name).read_bytes()
+
+    all_of_them = ("--emit", "onnx,ort,int8,fp16", "-o", "made", "--json")
+    exported = compress("export", "out/net.dcz", *all_of_them, *data, "-q")
+    assert (exported.code, exported.err) == (0, "")
+    rows = json.loads(exported.out)
+    assert list(rows) == ["onnx", "ort", "int8", "fp16"]
+    for name, row in rows.items():
+        assert (here / "made" / row["file"]).read_bytes() == (
+            here / "out" / row["file"]
+        ).read_bytes()
+        assert row["bytes"] == (here / "made" / row["file"]).stat().st_size
+        own = report["stages"]["export"].get(
+            name, {"accuracy": report["stages"]["encode"]["accuracy"]}
+        )
+        assert row["accuracy"] == own["accuracy"]
+    for arguments, code, line in (
+        (("--emit", "int8"), 2, "error: --emit int8 needs images to calibrate with: give --data"),
+        (("--emit", "onxx"), 2, "error: --emit is 'onxx': it must be one of onnx, ort, int8, fp16"),
+        (("--emit", "ort", "-o", "made"), 1, "error: made/net.ort exists: add --force"),
+    ):
+        refused = compress("export", "out/net.dcz", *arguments)
+        assert (refused.code, refused.out) == (code, "")
+        assert refused.err.startswith(line), refused.err
+        assert refused.err.count("\n") == 1
+    shown = compress("export", "out/net.dcz", "--emit", "ort,fp16", "-q", "--force")
+    assert (shown.code, shown.out) == (0, "")
+    shown = compress("export", "out/net.dcz", "--emit", "ort,fp16", "-o", "made", "--force")
+    for word in ("net.ort", "net.fp16.onnx", "not measured", "of the largest output (up to 0.02)"):
+        assert word in " ".join(shown.out.split()), shown.out
 
 
 def test_the_command_without_data_says_what_to_add(
     compress: Compress, shelf: Path, here: Path
 ) -> None:
-    done = compress(shelf / "net.pt", "--quantize", "5bit", "--int8")
+    done = compress(shelf / "net.pt", "--quantize", "5bit", "--emit", "int8")
 
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1

@@ -150,20 +150,6 @@ def test_a_file_with_fields_of_a_later_version_stays_as_it_is() -> None:
     assert ort_layout.settled(file) == file
 
 
-def test_a_file_that_differs_is_refused(model: bytes) -> None:
-    proto = onnx.load_from_string(model)
-    (bias,) = [item for item in proto.graph.initializer if item.name == "last.bias"]
-    values = onnx.numpy_helper.to_array(bias) + np.float32(1e-3)
-    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
-    other = ort.convert(proto.SerializeToString())
-
-    with pytest.raises(ExportError, match=r"differs from the ONNX file by .* relative on 5 inputs"):
-        ort.check(other, model, images(5))
-    found = ort.check(ort.convert(model), model, images(5))
-    assert found.samples == 5
-    assert found.relative <= 1e-5
-
-
 def test_what_cannot_be_converted_is_one_line() -> None:
     with pytest.raises(ExportError, match="ONNX Runtime cannot load the file") as error:
         ort.convert(b"not a network")

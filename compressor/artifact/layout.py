@@ -56,6 +56,14 @@ class GraphRecord(NamedTuple):
         return self.stored_bytes + _GRAPH.size
 
 
+class Directory(NamedTuple):
+    """A directory as it stands in the file, and its length inflated."""
+
+    stored: bytes | memoryview
+    raw_bytes: int
+    deflated: bool
+
+
 class Preamble(NamedTuple):
     """All that stands before the first payload; ``size`` is its length in bytes."""
 
@@ -63,6 +71,7 @@ class Preamble(NamedTuple):
     metadata: dict[str, str]
     graph: GraphRecord | None
     size: int
+    directory: Directory
 
 
 def deflate(data: bytes) -> bytes:
@@ -106,13 +115,23 @@ def pack_preamble(
     if graph and graph.raw_bytes > MAX_GRAPH:
         raise ArtifactError(f"the graph has {graph.raw_bytes} bytes; an artifact holds {MAX_GRAPH}")
     squeezed = deflate(raw)
-    stored = squeezed if len(squeezed) < len(raw) else raw
-    features = (DEFLATED if stored is squeezed else 0) | (HAS_GRAPH if graph else 0)
+    deflated = len(squeezed) < len(raw)
+    return join_preamble(
+        tensors, Directory(squeezed if deflated else raw, len(raw), deflated), graph
+    )
+
+
+def join_preamble(
+    tensors: Sequence[TensorRecord], directory: Directory, graph: GraphRecord | None
+) -> bytes:
+    """Return the preamble with a directory that is there already; ``tensors`` have checksums."""
     checksums = [crc for t in tensors for crc in (t.payload_crc, t.decoded_crc) if crc is not None]
-    out = _HEADER.pack(MAGIC, VERSION, features, len(stored), len(raw), len(checksums))
+    features = (DEFLATED if directory.deflated else 0) | (HAS_GRAPH if graph else 0)
+    sizes = len(directory.stored), directory.raw_bytes, len(checksums)
+    out = _HEADER.pack(MAGIC, VERSION, features, *sizes)
     if graph:
         out += _GRAPH.pack(graph.raw_bytes, graph.stored_bytes, graph.crc)
-    out += stored + struct.pack(f"<{len(checksums)}I", *checksums)
+    out += bytes(directory.stored) + struct.pack(f"<{len(checksums)}I", *checksums)
     return out + _CRC.pack(zlib.crc32(out))
 
 
@@ -150,23 +169,24 @@ def parse_preamble(blob: memoryview, limits: Limits) -> Preamble:
         )
     has_graph = bool(features & HAS_GRAPH)
     graph = GraphRecord(*_GRAPH.unpack(reader.take(_GRAPH.size))) if has_graph else None
-    directory = reader.take(stored)
+    directory = Directory(reader.take(stored), raw, bool(features & DEFLATED))
     checksums = reader.take(4 * checksum_count)
     (crc,) = _CRC.unpack(reader.take(_CRC.size))
     if crc != zlib.crc32(blob[: reader.position - _CRC.size]):
         raise ArtifactError("the header or directory is damaged: its checksum does not match")
-    if raw > MAX_DIRECTORY:
-        raise ArtifactError(f"the directory declares {raw} bytes; {MAX_DIRECTORY} are the most")
-    if features & DEFLATED:
-        directory = memoryview(inflate(directory, raw, "the directory"))
-    elif raw != stored:
-        raise ArtifactError(f"the directory has {stored} bytes but declares {raw}")
-    metadata, tensors = _parse_directory(directory, checksums, limits)
+    crcs = ByteReader(checksums, "the checksum list")
+    metadata, tensors = parse_directory(directory, limits, crcs)
+    crcs.finish()
+    check_graph(graph, limits)
+    return Preamble(tensors, metadata, graph, reader.position, directory)
+
+
+def check_graph(graph: GraphRecord | None, limits: Limits) -> None:
+    """Raise where the graph is larger than the caller allows."""
     if graph and graph.raw_bytes > limits.max_graph_bytes:
         raise ArtifactError(
             f"the graph declares {graph.raw_bytes} bytes; the limit is {limits.max_graph_bytes}"
         )
-    return Preamble(tensors, metadata, graph, reader.position)
 
 
 def _check_magic(blob: memoryview) -> None:
@@ -184,10 +204,18 @@ def _check_magic(blob: memoryview) -> None:
     raise ArtifactError(f"the file is not a .dcz artifact: it starts with {start!r}")
 
 
-def _parse_directory(
-    data: memoryview, checksums: memoryview, limits: Limits
+def parse_directory(
+    directory: Directory, limits: Limits, crcs: ByteReader | None = None
 ) -> tuple[dict[str, str], tuple[TensorRecord, ...]]:
-    reader, crcs = ByteReader(data, "the directory"), ByteReader(checksums, "the checksum list")
+    """Return metadata and tensors; without ``crcs`` to read them from, their checksums are 0."""
+    data, raw = memoryview(directory.stored), directory.raw_bytes
+    if raw > MAX_DIRECTORY:
+        raise ArtifactError(f"the directory declares {raw} bytes; {MAX_DIRECTORY} are the most")
+    if directory.deflated:
+        data = memoryview(inflate(data, raw, "the directory"))
+    elif raw != len(data):
+        raise ArtifactError(f"the directory has {len(data)} bytes but declares {raw}")
+    reader = ByteReader(data, "the directory")
     metadata: dict[str, str] = {}
     if (count := reader.varint()) > MAX_METADATA:
         raise ArtifactError(f"the metadata has {count} texts; {MAX_METADATA} are the most")
@@ -212,11 +240,10 @@ def _parse_directory(
                 "raise max_total_bytes if the file can be trusted"
             )
     reader.finish()
-    crcs.finish()
     return metadata, tuple(tensors.values())
 
 
-def _parse_tensor(reader: ByteReader, crcs: ByteReader, limits: Limits) -> TensorRecord:
+def _parse_tensor(reader: ByteReader, crcs: ByteReader | None, limits: Limits) -> TensorRecord:
     code = reader.byte()
     name = _parse_text(reader)
     mode, dtype = _parse_code(code, name)
@@ -235,9 +262,13 @@ def _parse_tensor(reader: ByteReader, crcs: ByteReader, limits: Limits) -> Tenso
     size = reader.varint() if mode.coded else fixed_payload(mode, dtype, math.prod(shape))
     if size > raw:
         raise ArtifactError(f"tensor {name!r} is coded in {size} bytes; it takes {raw} uncoded")
-    payload_crc = _CRC.unpack(crcs.take(_CRC.size))[0]
-    decoded_crc = _CRC.unpack(crcs.take(_CRC.size))[0] if mode.coded else None
+    payload_crc = _parse_crc(crcs)
+    decoded_crc = _parse_crc(crcs) if mode.coded else None
     return TensorRecord(name, mode, dtype, shape, size, payload_crc, decoded_crc)
+
+
+def _parse_crc(crcs: ByteReader | None) -> int:
+    return 0 if crcs is None else int(_CRC.unpack(crcs.take(_CRC.size))[0])
 
 
 def _parse_code(code: int, name: str) -> tuple[Mode, int]:

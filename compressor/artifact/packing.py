@@ -86,7 +86,7 @@ def _pack_shared(tensor: Shared, profile: Profile) -> Payload:
                 cost = payload_cost(mode, len(data))
     if best:
         return best
-    data = head + _pack_entries(flat, plan, lambda: SymbolWriter(plan.values.code))
+    data = head + pack_entries(flat, plan, lambda: SymbolWriter(plan.values.code))
     return Payload(Mode.GAP_SHARED, 0, data, zlib.crc32(flat.data))
 
 
@@ -128,7 +128,7 @@ def _pack_floats(bits: Bits, profile: Profile) -> Payload:
                 return Payload(Mode.PACKED, 0, packed, crc)
     if payload_cost(Mode.GAP_FLOAT, 1 + plan.size) < cost:
         head = bytes([plan.width + HALF_FLAG * half])
-        data = head + _pack_entries(bits, plan, lambda: _FloatWriter(half))
+        data = head + pack_entries(bits, plan, lambda: _FloatWriter(half))
         return Payload(Mode.GAP_FLOAT, 0, data, crc)
     values: npt.NDArray[Any] = narrow(bits.view("<f4")) if fixed is Mode.FP16 else bits
     return Payload(fixed, 0, _bytes(values))
@@ -149,7 +149,7 @@ class _FloatWriter:
         return bytes(self._bytes)
 
 
-def _pack_entries(
+def pack_entries(
     flat: Symbols, plan: Plan, writer: Callable[[], SymbolWriter | _FloatWriter]
 ) -> bytes:
     """Return counts, tables and both streams for the non-zeros of ``flat`` (n,)."""

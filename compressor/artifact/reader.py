@@ -40,7 +40,7 @@ def decode(
         ArtifactError: damaged, hostile, over the limits, or of another version.
     """
     data = memoryview(blob).cast("B")
-    with _named(source):
+    with named(source):
         preamble = parse_preamble(data, limits)
         stored = sum(tensor.payload_bytes for tensor in preamble.tensors)
         expected = preamble.size + stored + (preamble.graph.stored_bytes if preamble.graph else 0)
@@ -110,8 +110,8 @@ class Artifact:
         record = self._preamble.graph
         if record is None:
             return None
-        with _named(self._source, "graph"):
-            stored = self._data[self._graph_start :]
+        stored = self._data[self._graph_start :]
+        with named(self._source, "graph"):
             _check(stored, record.crc)
             return inflate(stored, record.raw_bytes, "it")
 
@@ -122,17 +122,17 @@ class Artifact:
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
         """Return a tensor, dense, with the dtype and shape that were written."""
-        record, payload = self._find(name)
-        with _named(self._source, f"tensor {name!r}"):
+        record, payload = self.stored(name)
+        with named(self._source, f"tensor {name!r}"):
             _check(payload, record.payload_crc, self._threads)
             return unpack_tensor(record, payload, self._threads)
 
     def shared(self, name: str) -> Shared | None:
         """Return indices and codebook of a tensor, ``None`` where it is stored as weights."""
-        record, payload = self._find(name)
+        record, payload = self.stored(name)
         if not record.mode.shared:
             return None
-        with _named(self._source, f"tensor {name!r}"):
+        with named(self._source, f"tensor {name!r}"):
             _check(payload, record.payload_crc, self._threads)
             return unpack_shared(record, payload, self._threads)
 
@@ -146,12 +146,23 @@ class Artifact:
         return {name: found[name] if name in found else self.tensor(name) for name in self.names}
 
     def _entry(self, name: str) -> Entry:
-        record, payload = self._find(name)
-        with _named(self._source, f"tensor {name!r}"):
+        record, payload = self.stored(name)
+        with named(self._source, f"tensor {name!r}"):
             _check(payload, record.payload_crc)
             return describe(record, payload)
 
-    def _find(self, name: str) -> tuple[TensorRecord, memoryview]:
+    @property
+    def preamble(self) -> Preamble:
+        """What stands before the payloads, as it was read."""
+        return self._preamble
+
+    @property
+    def stored_graph(self) -> memoryview | None:
+        """The graph section as it is in the file, deflated."""
+        return None if self._preamble.graph is None else self._data[self._graph_start :]
+
+    def stored(self, name: str) -> tuple[TensorRecord, memoryview]:
+        """Return a tensor's line in the directory, and its payload, which is not checked."""
         if name not in self._places:
             some = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
             raise ArtifactError(f"{self._source}: there is no tensor {name!r}; there are {some}")
@@ -167,7 +178,7 @@ def _check(data: memoryview, crc: int, threads: int = 1) -> None:
 
 
 @contextmanager
-def _named(source: str, part: str = "") -> Iterator[None]:
+def named(source: str, part: str = "") -> Iterator[None]:
     """Say in every error which file and part it is about; running out of memory is one too."""
     where = f"{source}: {part}: " if part else f"{source}: "
     try:

@@ -1,53 +1,102 @@
-"""The outputs that a run writes only when asked: an INT8 file, and one in ONNX Runtime's format."""
+"""The files that are written only when asked (``--emit``), each run and measured in ONNX Runtime.
+
+Every one is made from the dense ONNX file, and compared with it on the same inputs.
+"""
 
 import gzip
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import UsageError
-from compressor.export import int8, ort
+from compressor.export import fp16, int8, ort, verify
+from compressor.export.graph import INPUT
 from compressor.network import Context
 from compressor.quantization.inputs import drawn
-from compressor.recipe import Recipe
 from compressor.settings import Export
 from compressor.training.data import Data, batches
 
 Json = dict[str, Any]
-Output = tuple[bytes, Json]
 BATCH = 500
+SUFFIXES = {"ort": "ort", "int8": "int8.onnx", "fp16": "fp16.onnx"}
+TOLERANCES = {
+    "onnx": 0.0,
+    "ort": ort.TOLERANCE,
+    "int8": int8.TOLERANCE,
+    "fp16": fp16.TOLERANCE,
+}
+"""How far outputs may be from the ONNX file's, relative to the largest."""
 
 
 def wanted(settings: Export) -> dict[str, str]:
-    """What is asked for: the name of each output in the report -> how its file's name ends."""
-    suffixes = {"int8": "int8.onnx", "ort": "ort"}
-    return {name: suffix for name, suffix in suffixes.items() if getattr(settings, name)}
+    """What is asked for beside the ONNX file: its name -> how its file's name ends."""
+    return {name: SUFFIXES[name] for name in settings.emit if name in SUFFIXES}
 
 
 def outputs(
-    model: bytes, inputs: NDArray[Any], recipe: Recipe, context: Context
+    model: bytes, inputs: NDArray[Any], settings: Export, context: Context, threads: int = 1
 ) -> Iterator[tuple[str, bytes, Json]]:
-    """(name in the report, file, what to report of it) of each output asked for.
+    """(name, file, what to report of it) of each that is asked for, ``onnx`` being ``model``.
 
-    ``model`` is the run's ONNX file, ``inputs`` (N, ...) float32 what it was verified on.
+    ``inputs`` (N, ...) float32 are what ``model`` was verified on. Without data there is no
+    accuracy (None). Where an output is not finite there is no difference (None). Raises
+    :class:`ExportError` where ONNX Runtime cannot make or run a file.
     """
-    makers: dict[str, Callable[[], Output]] = {
-        "int8": lambda: _int8(model, recipe, context),
-        "ort": lambda: _ort(model, inputs),
+    makers: dict[str, Callable[[], tuple[bytes, Json]]] = {
+        "onnx": lambda: (model, {}),
+        "ort": lambda: (ort.convert(model), {}),
+        "int8": lambda: _int8(model, settings, context),
+        "fp16": lambda: (fp16.convert(model), {}),
     }
-    for name in wanted(recipe.export):
-        content, report = makers[name]()
-        size = {"bytes": len(content), "gzip_bytes": len(gzip.compress(content, 9, mtime=0))}
-        yield name, content, {**size, **report}
+    expected = verify.run(verify.session(model), INPUT, inputs) if settings.emit else None
+    for name in settings.emit:
+        content, more = makers[name]()
+        found = verify.run(verify.session(content), INPUT, inputs)
+        yield (
+            name,
+            content,
+            {
+                "bytes": len(content),
+                "gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
+                **_difference(expected, found),
+                "tolerance": TOLERANCES[name],
+                "accuracy": _accuracy(name, content, threads, context),
+                **more,
+            },
+        )
 
 
-def _int8(model: bytes, recipe: Recipe, context: Context) -> Output:
+def missed(export: Json) -> list[str]:
+    """A line for each file whose outputs are farther from the ONNX file's than its tolerance."""
+    lines = []
+    for name, tolerance in TOLERANCES.items():
+        if name not in export:
+            continue
+        found = export[name]["difference_relative"]
+        if found is None:
+            lines.append(f"{name}: its outputs are not all finite numbers")
+        elif not found <= tolerance:
+            lines.append(
+                f"{name}: its outputs differ by {found:.2g} of the largest from the ONNX file's, "
+                f"more than {tolerance:g}"
+            )
+    return lines
+
+
+def _difference(expected: Any, found: Any) -> Json:
+    if not np.isfinite(found).all():
+        return {"difference_absolute": None, "difference_relative": None}
+    gap = verify.difference(expected, found)
+    return {"difference_absolute": gap.absolute, "difference_relative": gap.relative}
+
+
+def _int8(model: bytes, settings: Export, context: Context) -> tuple[bytes, Json]:
     if context.data is None:  # preflight lets no run begin without
-        raise UsageError("export.int8 needs images to calibrate with: give --data")
-    images = drawn(context.data, recipe.export.calibration, context)
+        raise UsageError("export.emit int8 needs images to calibrate with: give --data")
+    images = drawn(context.data, settings.calibration, context)
     with context.progress.task("int8: calibrate", images.count) as advance:
 
         def calibration() -> Iterator[NDArray[Any]]:
@@ -58,26 +107,21 @@ def _int8(model: bytes, recipe: Recipe, context: Context) -> Output:
         content = int8.quantize(model, calibration())
     layers, of = int8.quantized_layers(content)
     return content, {
-        "calibration_images": min(recipe.export.calibration, len(context.data.train)),
+        "calibration_images": min(settings.calibration, len(context.data.train)),
         "quantized_layers": layers,
         "layers": of,
-        "accuracy": _accuracy(content, context.data, recipe.threads or 1, context),
     }
 
 
-def _accuracy(content: bytes, data: Data, threads: int, context: Context) -> float:
-    count = math.ceil(len(data.test) / BATCH)
-    with context.progress.task("int8: accuracy", count) as advance:
-
-        def test() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-            for x, y in batches(data.test, data, batch_size=BATCH):
-                yield x.numpy(), y.numpy()
-                advance()
-
-        return int8.accuracy(content, test(), threads)
+def _accuracy(name: str, content: bytes, threads: int, context: Context) -> float | None:
+    data = context.data
+    if data is None or not len(data.test):
+        return None
+    with context.progress.task(f"{name}: accuracy", math.ceil(len(data.test) / BATCH)) as advance:
+        return verify.accuracy(content, _test(data, advance), threads)
 
 
-def _ort(model: bytes, inputs: NDArray[Any]) -> Output:
-    content = ort.convert(model)
-    difference = ort.check(content, model, inputs)
-    return content, {f"difference_{key}": value for key, value in asdict(difference).items()}
+def _test(data: Data, advance: Callable[[], None]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    for x, y in batches(data.test, data, batch_size=BATCH):
+        yield x.numpy(), y.numpy()
+        advance()

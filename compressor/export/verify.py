@@ -1,15 +1,17 @@
 """Does the ONNX file compute what PyTorch computes? Run both on the same inputs and say."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
 from compressor.errors import ExportError
-from compressor.export.graph import INPUT
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,17 @@ def run(runtime: Any, name: str, inputs: Any) -> Any:
         raise ExportError(f"ONNX Runtime cannot run the file: {first_line(error)}") from None
 
 
-def compare(model: bytes, module: nn.Module, inputs: Tensor) -> Difference:
+def compare(model: bytes, module: "nn.Module", inputs: "Tensor") -> Difference:
     """Run ``inputs`` (N, ...) float32 through ONNX Runtime and PyTorch, both on the CPU."""
+    import torch
+
     with torch.no_grad():
         expected = module.cpu().eval()(inputs).numpy()
-    return difference(expected, run(session(model), INPUT, inputs.numpy()))
+    runtime = session(model)
+    return difference(expected, run(runtime, runtime.get_inputs()[0].name, inputs.numpy()))
 
 
-def check(model: bytes, module: nn.Module, inputs: Tensor, tolerance: float) -> Difference:
+def check(model: bytes, module: "nn.Module", inputs: "Tensor", tolerance: float) -> Difference:
     """:func:`compare`, and :class:`ExportError` above ``tolerance`` (relative)."""
     found = compare(model, module, inputs)
     if not found.relative <= tolerance:
@@ -74,6 +79,21 @@ def difference(expected: Any, found: Any) -> Difference:
     scale = float(np.abs(expected).max(initial=0.0))
     relative = absolute / scale if scale else absolute
     return Difference(absolute, relative, len(expected))
+
+
+def accuracy(
+    model: bytes,
+    batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    threads: int = 1,
+) -> float:
+    """Top-1 accuracy (0 to 1) in ONNX Runtime on batches of images (B, ...) and labels (B,)."""
+    runtime = session(model, threads)
+    name = runtime.get_inputs()[0].name
+    right = total = 0
+    for images, labels in batches:
+        right += int((run(runtime, name, images).argmax(1) == labels).sum())
+        total += len(labels)
+    return right / total
 
 
 def first_line(error: Exception) -> str:

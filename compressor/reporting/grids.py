@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from compressor.reporting.intervals import wilson
 from compressor.reporting.plots import stages_of
-from compressor.reporting.tables import percent, trial_rows
+from compressor.reporting.tables import difference_of, percent, trial_rows
 
 Json = dict[str, Any]
 DASH = "-"
@@ -73,16 +73,20 @@ def layers(report: Json) -> Grid:
 
 
 def files(report: Json) -> Grid:
-    """The files of the run."""
+    """The files of the run; of those that were asked for besides, what they compute."""
     named, made, fp32 = report["files"], report["stages"], report["network"]["fp32_bytes"]
-    sizes = {"artifact": made["encode"]["bytes"], "onnx": made["export"]["bytes"]}
-    sizes |= {key: made["export"][key]["bytes"] for key in named if key in made["export"]}
+    rows_of = {"artifact": made["encode"], "onnx": made["export"]}
+    rows_of |= {key: made["export"][key] for key in named if key in made["export"]}
     rows = [
-        (named[key], key, f"{sizes[key]:,}", f"{fp32 / sizes[key]:.1f}x")
-        for key in named
-        if key in sizes
+        (
+            *(named[key], key, f"{row['bytes']:,}", f"{fp32 / row['bytes']:.1f}x"),
+            DASH if row.get("accuracy") is None else f"{100 * row['accuracy']:.2f} %",
+            difference_of(row) if "tolerance" in row else DASH,
+        )
+        for key, row in rows_of.items()
     ]
-    return Grid("Files", ("file", "what it is", "bytes", "smaller"), rows)
+    headings = ("file", "what it is", "bytes", "smaller", "accuracy", "from the ONNX file")
+    return Grid("Files", headings, rows)
 
 
 def latency(report: Json) -> Grid:

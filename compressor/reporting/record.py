@@ -3,6 +3,7 @@
 from typing import Any
 
 from compressor import __version__
+from compressor.export import optional
 from compressor.network import Network
 from compressor.recipe import Recipe, to_table
 from compressor.reporting.environment import environment
@@ -45,7 +46,7 @@ def record(
         "stages": stages,
         "files": files,
         "latency": times,
-        "missed": missed(times, recipe.channels),
+        "missed": [*missed(times, recipe.channels), *optional.missed(stages["export"])],
         "recipe": to_table(recipe),
         "environment": environment(),
         "not_measured": [*accuracy, *NEVER_MEASURED],

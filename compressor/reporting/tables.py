@@ -15,6 +15,7 @@ STAGES = {
     **{"dense": "dense", "channels": "channels", "prune": "pruned", "share": "shared"},
     **{"calibrate": "calibrated", "dead": "without dead channels", "encode": "encoded"},
 }
+EMITTED = {"onnx": "ONNX", "ort": ".ort", "int8": "INT8", "fp16": "fp16"}
 MAX_LAYERS = 24  # more than these are listed with -v only
 
 
@@ -157,8 +158,9 @@ def file_table(report: Json) -> Table:
 
 def _optional_files(files: Json, export: Json) -> Iterator[tuple[str, int, str]]:
     what = {
-        "int8": "to run: 8-bit integers, in any ONNX runtime",
         "ort": "to run: dense, in mobile and web builds of ONNX Runtime",
+        "int8": "to run: 8-bit integers, in any ONNX runtime",
+        "fp16": "to run: half precision, for GPUs and NPUs",
     }
     for key, text in what.items():
         if key in export:
@@ -166,9 +168,28 @@ def _optional_files(files: Json, export: Json) -> Iterator[tuple[str, int, str]]
             yield "  gzipped", export[key]["gzip_bytes"], "the same, as downloaded"
 
 
+def emitted_table(rows: dict[str, Json], artifact_bytes: int) -> Table:
+    """The files made of an artifact: bytes, and what they compute."""
+    table = table_of(("file",), ("bytes", "artifact's", "accuracy"))
+    table.add_column("outputs from the ONNX file's")
+    for row in rows.values():
+        size, accuracy = row["bytes"], percent(row["accuracy"])
+        times = f"{size / artifact_bytes:.1f}x"
+        table.add_row(row["file"], f"{size:,}", times, accuracy, difference_of(row))
+    return table
+
+
 def percent(fraction: float | None) -> str:
     """An accuracy for people; "not measured" where there is none."""
     return "not measured" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def difference_of(row: Json) -> str:
+    """How far a file's outputs are from the ONNX file's, and how far they may be."""
+    found = row["difference_relative"]
+    if found is None:
+        return "not finite"
+    return f"{found:.1e} of the largest output (up to {row['tolerance']:g})"
 
 
 def _by_layer(stages: Json, key: str) -> dict[str, Json]:
@@ -202,6 +223,7 @@ def _notes(report: Json) -> list[str]:
         )
     if "targets" in report:
         notes.append(target_note(report["targets"]))
+    notes += _emitted_notes(export)
     if "int8" in export:
         notes += _int8_notes(export["int8"], report["latency"]["ms"])
     return notes + [f"not measured: {item}" for item in report["not_measured"]]
@@ -226,10 +248,19 @@ def _dead_notes(dead: Json) -> list[str]:
     return [f"dead channels removed: {', '.join(rows)}"] if rows else []
 
 
+def _emitted_notes(export: Json) -> list[str]:
+    """What the files compute that were asked for besides."""
+    return [
+        f"{EMITTED[name]}: accuracy {percent(export[name]['accuracy'])} in ONNX Runtime on this "
+        f"CPU; outputs from the ONNX file's: {difference_of(export[name])}"
+        for name in EMITTED
+        if name in export
+    ]
+
+
 def _int8_notes(export: Json, ms: Json) -> list[str]:
     notes = [
-        f"INT8: accuracy {percent(export['accuracy'])} in ONNX Runtime on this CPU; "
-        f"{export['quantized_layers']} of {export['layers']} layers quantized, ranges from "
+        f"INT8: {export['quantized_layers']} of {export['layers']} layers quantized, ranges from "
         f"{export['calibration_images']:,} training images"
     ]
     quantized, fp32 = ms["int8"]["median"], ms["compressed"]["median"]

@@ -11,6 +11,7 @@ EncodeProfile = typing.Literal["auto", "best", "fast", "huffman", "flat"]
 Width = typing.Literal["fp16", "fp32"]
 ENCODE_PROFILES = ("auto", "best", "fast", "huffman", "flat")
 WIDTHS = ("fp16", "fp32")
+EMITTED = ("onnx", "ort", "int8", "fp16")
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,24 @@ class Export:
 
     ``tolerance`` is the largest difference allowed between ONNX Runtime and PyTorch, relative to
     the largest output; ``samples`` real inputs are compared (random ones where there is no data).
-    ``int8`` also writes an INT8 QDQ file, its ranges from ``calibration`` training images;
-    ``ort`` one in ONNX Runtime's own format, for its mobile and web builds.
+    ``emit`` names further files, each compared with the ONNX file and its accuracy measured in ONNX
+    Runtime: "ort" is ONNX Runtime's own format, for its mobile and web builds; "int8" an INT8 QDQ
+    file, its ranges from ``calibration`` training images; "fp16" a float16 one. "onnx" is written
+    anyway, and has its accuracy measured there too where it is named.
     """
 
     opset: int = 18
     tolerance: float = 1e-5
     samples: int = 64
-    int8: bool = False
+    emit: tuple[str, ...] = ()
     calibration: int = 256
-    ort: bool = False
 
     def __post_init__(self) -> None:
+        for name in self.emit:
+            choice("export.emit", name, EMITTED)
         settle(
             self,
+            emit=tuple(name for name in EMITTED if name in self.emit),
             opset=integer("export.opset", self.opset, 18, 23),
             tolerance=number("export.tolerance", self.tolerance, 0.0, 1.0),
             samples=integer("export.samples", self.samples, 1, 4096),
