@@ -24,7 +24,7 @@ enum {
     SMALL = 1 << 14 /* counts, with what is added to them, are below this */
 };
 
-static const uint16_t LOGS[256] = {
+static const uint8_t LOGS[256] = {
     0, 1, 3, 4, 6, 7, 9, 10, 11, 13, 14, 16, 17, 18, 20, 21,
     22, 24, 25, 26, 28, 29, 30, 32, 33, 34, 36, 37, 38, 40, 41, 42,
     44, 45, 46, 47, 49, 50, 51, 52, 54, 55, 56, 57, 59, 60, 61, 62,
@@ -110,22 +110,25 @@ typedef struct {
     slot *slots[INPUTS]; /* of the magnitude's first node */
 } lane;
 
-enum {
-    ZERO_SLOTS = 128 + 43 * 32 + COLUMNS + ROWS + 81 + 512,
-    SIGN_SLOTS = 81 + ROWS + COLUMNS + 81 + 27 * 64,
-    SIZE_SLOTS = NODES * (128 + 43 * 32 + COLUMNS + ROWS + 81 + 512)
-};
+/* What all weights of one channel, or of one place, have been. */
+typedef struct {
+    uint64_t sum, count; /* of magnitudes, of weights */
+} tally;
+
+/* What grows with the shape, so that small matrices need little memory; it lies behind the state. */
+typedef struct {
+    slot *slots[3], *own[3]; /* of the zero flag, of the sign, of the magnitude */
+    int32_t (*weights[3])[INPUTS + 1][BUCKETS];
+    tally *channels, *places;
+    flag *flags;
+    lane *lanes;
+    size_t end; /* bytes up to here */
+} parts;
 
 typedef struct {
-    slot zero[ZERO_SLOTS], sign[SIGN_SLOTS], size[SIZE_SLOTS];
-    slot own[1 + 1 + NODES];
-    int32_t weights[KINDS + 1 + NODES][INPUTS + 1][BUCKETS];
+    parts of;
     uint64_t row_sum[LANES];
-    uint64_t channel_sum[CHANNELS], channel_count[CHANNELS];
-    uint64_t place_sum[CHANNELS], place_count[CHANNELS];
     uint64_t sum, count;
-    flag flags[LANES];
-    lane lanes[LANES];
     uint32_t kept[LANES];
     uint16_t chances[DOUBTS];
     uint16_t logs[SMALL];
@@ -211,22 +214,62 @@ static void init_tables(state *s) {
     for (uint32_t seen = 0; seen < SMALL / UNIT; seen++) s->buckets[seen] = bucket_of(seen);
 }
 
-/* Start with nothing learnt. Only slots that the shape can reach are there, so that small matrices
- * need little memory. */
-static void init_state(state *s, const dcz_context_shape *shape) {
+/* How many contexts each input of the three kinds of flags has, and how many nodes each kind. */
+typedef struct {
+    uint32_t width[3][INPUTS], inputs[3], nodes[3], sets[3], columns;
+} extent;
+
+static extent reach(const dcz_context_shape *shape) {
     const uint32_t columns = (uint32_t)(shape->columns < COLUMNS ? shape->columns : COLUMNS);
     const uint32_t rows = (uint32_t)(shape->rows < ROWS ? shape->rows : ROWS);
     const uint32_t largest = shape->positive > shape->negative ? shape->positive : shape->negative;
-    const uint32_t zero[] = {128, 43 * 32, columns, rows, 81, 512};
-    const uint32_t sign[] = {81, rows, columns, 81, 27 * 64};
-    init_mixer(&s->mixers[0], s->zero, s->own, s->weights, KINDS, 1, zero, 6);
-    init_mixer(&s->mixers[1], s->sign, s->own + 1, s->weights + KINDS, 1, 1, sign, 5);
     const uint32_t nodes = 4 * length_of(largest);
-    init_mixer(&s->mixers[2], s->size, s->own + 2, s->weights + KINDS + 1, nodes, nodes, zero, 6);
-    memset(s->channel_sum, 0, columns * sizeof *s->channel_sum);
-    memset(s->channel_count, 0, columns * sizeof *s->channel_count);
-    memset(s->place_sum, 0, columns * sizeof *s->place_sum);
-    memset(s->place_count, 0, columns * sizeof *s->place_count);
+    const extent found = {{{128, 43 * 32, columns, rows, 81, 512},
+                           {81, rows, columns, 81, 27 * 64, 0},
+                           {128, 43 * 32, columns, rows, 81, 512}},
+                          {6, 5, 6},
+                          {1, 1, nodes},
+                          {KINDS, 1, nodes},
+                          columns};
+    return found;
+}
+
+/* The next part of the workspace; without one, nowhere. */
+static void *cut(void *workspace, size_t *end, size_t size) {
+    void *at = workspace ? (uint8_t *)workspace + *end : 0;
+    *end += (size + 7) / 8 * 8;
+    return at;
+}
+
+static parts lay_out(void *workspace, const dcz_context_shape *shape) {
+    const extent e = reach(shape);
+    const size_t lanes = shape->rows < LANES ? (size_t)shape->rows : LANES;
+    size_t end = sizeof(state);
+    parts p;
+    for (uint32_t kind = 0; kind < 3; kind++) {
+        size_t slots = 0;
+        for (uint32_t i = 0; i < e.inputs[kind]; i++) slots += e.nodes[kind] * e.width[kind][i];
+        p.slots[kind] = cut(workspace, &end, slots * sizeof *p.slots[kind]);
+        p.own[kind] = cut(workspace, &end, e.nodes[kind] * sizeof *p.own[kind]);
+        p.weights[kind] = cut(workspace, &end, e.sets[kind] * sizeof *p.weights[kind]);
+    }
+    p.channels = cut(workspace, &end, e.columns * sizeof *p.channels);
+    p.places = cut(workspace, &end, e.columns * sizeof *p.places);
+    p.flags = cut(workspace, &end, lanes * sizeof *p.flags);
+    p.lanes = cut(workspace, &end, lanes * sizeof *p.lanes);
+    p.end = end;
+    return p;
+}
+
+/* Start with nothing learnt. */
+static void init_state(state *s, const dcz_context_shape *shape) {
+    const extent e = reach(shape);
+    s->of = lay_out(s, shape);
+    for (uint32_t kind = 0; kind < 3; kind++)
+        init_mixer(&s->mixers[kind], s->of.slots[kind], s->of.own[kind], s->of.weights[kind],
+                   e.sets[kind], e.nodes[kind], e.width[kind], e.inputs[kind]);
+    memset(s->of.channels, 0, e.columns * sizeof *s->of.channels);
+    memset(s->of.places, 0, e.columns * sizeof *s->of.places);
     s->sum = s->count = 0;
     init_tables(s);
 }
@@ -381,8 +424,8 @@ static void survey(const state *s, lane *l, uint64_t mean, int32_t level) {
     const neighbours *n = &l->near;
     const uint64_t channel = l->channel % CHANNELS, place = l->place % CHANNELS;
     const int32_t scale = log_mean(256 * s->row_sum[l->row % LANES] + mean, l->column) +
-                          log_mean(256 * s->channel_sum[channel] + mean, s->channel_count[channel]) +
-                          log_mean(256 * s->place_sum[place] + mean, s->place_count[place]) -
+                          log_mean(256 * s->of.channels[channel].sum + mean, s->of.channels[channel].count) +
+                          log_mean(256 * s->of.places[place].sum + mean, s->of.places[place].count) -
                           2 * level;
     uint64_t around = 3 * (uint64_t)size_of(n->up) + size_of(n->up2);
     around += 2 * ((uint64_t)size_of(n->left) + size_of(n->channel) + size_of(n->north));
@@ -482,24 +525,24 @@ static void code_sizes(job *j, lane *lanes, uint32_t count) {
     for (uint32_t k = 0; k < count; k++) {
         lane *l = &lanes[s->kept[k]];
         start_size(s, l, top[l->level < 0]);
-        s->flags[left].lane = s->kept[k];
+        s->of.flags[left].lane = s->kept[k];
         left += l->depth > 0;
     }
     while (left) {
         const uint32_t flags = left;
         for (uint32_t k = 0; k < flags; k++)
-            predict_size(s, &lanes[s->flags[k].lane], &s->flags[k]);
+            predict_size(s, &lanes[s->of.flags[k].lane], &s->of.flags[k]);
         for (uint32_t k = 0; k < flags; k++) {
-            flag *f = &s->flags[k];
+            flag *f = &s->of.flags[k];
             lane *l = &lanes[f->lane];
             f->bit = code_bit(&j->c, f->chance, j->c.decoding ? 0 : wanted(l));
             take_size(l, f->bit);
         }
-        learn(s->flags, flags, j->shape->rate);
+        learn(s->of.flags, flags, j->shape->rate);
         left = 0;
         for (uint32_t k = 0; k < flags; k++) {
-            const uint32_t next = s->flags[k].lane;
-            s->flags[left].lane = next;
+            const uint32_t next = s->of.flags[k].lane;
+            s->of.flags[left].lane = next;
             left += lanes[next].depth > 0;
         }
     }
@@ -512,14 +555,14 @@ static void code_signs(job *j, lane *lanes, uint32_t count) {
         for (uint32_t k = 0; k < count; k++) lanes[s->kept[k]].level = shape->positive ? 1 : -1;
         return;
     }
-    for (uint32_t k = 0; k < count; k++) predict_sign(s, &lanes[s->kept[k]], &s->flags[k]);
+    for (uint32_t k = 0; k < count; k++) predict_sign(s, &lanes[s->kept[k]], &s->of.flags[k]);
     for (uint32_t k = 0; k < count; k++) {
-        flag *f = &s->flags[k];
+        flag *f = &s->of.flags[k];
         lane *l = &lanes[s->kept[k]];
         f->bit = code_bit(&j->c, f->chance, l->level < 0);
         l->level = 1 - 2 * (int32_t)f->bit;
     }
-    learn(s->flags, count, shape->rate);
+    learn(s->of.flags, count, shape->rate);
 }
 
 /* Return how many lanes are not zero; s->kept lists them. */
@@ -534,16 +577,16 @@ static uint32_t code_zeros(job *j, lane *lanes, uint32_t count) {
         l->magnitude = (int32_t)size_of(l->level);
         l->near = look(j, l);
         survey(s, l, mean, level);
-        predict_zero(s, l, &s->flags[k]);
+        predict_zero(s, l, &s->of.flags[k]);
     }
     for (uint32_t k = 0; k < count; k++) {
-        flag *f = &s->flags[k];
+        flag *f = &s->of.flags[k];
         f->bit = code_bit(&j->c, f->chance, lanes[k].level != 0);
         if (j->c.decoding) lanes[k].level = (int32_t)f->bit;
         s->kept[kept] = k;
         kept += f->bit;
     }
-    learn(s->flags, count, j->shape->rate);
+    learn(s->of.flags, count, j->shape->rate);
     return kept;
 }
 
@@ -572,10 +615,10 @@ static int code_diagonal(job *j, lane *lanes, uint32_t count) {
             j->levels[l->row * shape->columns + l->column] =
                 l->level < 0 ? -(int32_t)size : (int32_t)size;
         s->row_sum[l->row % LANES] += size;
-        s->channel_sum[channel] += size;
-        s->channel_count[channel]++;
-        s->place_sum[place] += size;
-        s->place_count[place]++;
+        s->of.channels[channel].sum += size;
+        s->of.channels[channel].count++;
+        s->of.places[place].sum += size;
+        s->of.places[place].count++;
         s->sum += size;
         s->count++;
         step_on(shape, l);
@@ -590,12 +633,12 @@ static int code_all(job *j) {
     for (uint64_t first = 0; first < rows; first += LANES) {
         const uint64_t band = rows - first < LANES ? rows - first : LANES;
         memset(s->row_sum, 0, sizeof s->row_sum);
-        memset(s->lanes, 0, sizeof s->lanes);
-        for (uint64_t r = 0; r < band; r++) s->lanes[r].row = first + r;
+        memset(s->of.lanes, 0, band * sizeof *s->of.lanes);
+        for (uint64_t r = 0; r < band; r++) s->of.lanes[r].row = first + r;
         for (uint64_t diagonal = 0; diagonal < band + columns - 1; diagonal++) {
             const uint64_t from = diagonal < columns ? 0 : diagonal - columns + 1;
             const uint64_t to = diagonal < band ? diagonal + 1 : band;
-            const int status = code_diagonal(j, s->lanes + from, (uint32_t)(to - from));
+            const int status = code_diagonal(j, s->of.lanes + from, (uint32_t)(to - from));
             if (status) return status;
         }
     }
@@ -604,17 +647,17 @@ static int code_all(job *j) {
 
 static int usable(const dcz_context_shape *shape, const void *workspace, size_t workspace_size) {
     const uint64_t most = (uint64_t)1 << 40;
-    if (!workspace || workspace_size < sizeof(state) || (uintptr_t)workspace % 8) return 0;
     if (!shape->rows || !shape->columns || shape->rows > most / shape->columns) return 0;
     if (!shape->plane_height || !shape->plane_width) return 0;
     if (shape->plane_height > shape->columns / shape->plane_width) return 0;
     if (shape->columns % (shape->plane_height * shape->plane_width)) return 0;
     if (!shape->positive && !shape->negative) return 0;
-    return shape->positive <= 65536 && shape->negative <= 65536 && shape->rate >= 1 &&
-           shape->rate <= 64;
+    if (shape->positive > 65536 || shape->negative > 65536) return 0;
+    if (!workspace || (uintptr_t)workspace % 8) return 0;
+    return shape->rate >= 1 && shape->rate <= 64 && workspace_size >= dcz_context_workspace(shape);
 }
 
-size_t dcz_context_workspace(void) { return sizeof(state); }
+size_t dcz_context_workspace(const dcz_context_shape *shape) { return lay_out(0, shape).end; }
 
 int dcz_context_encode(const dcz_context_shape *shape, const int32_t *levels, uint8_t *out,
                        size_t capacity, size_t *written, void *workspace, size_t workspace_size) {
