@@ -94,7 +94,7 @@ static void replay(const char *path, uint64_t limit) {
     if (!code) {
         while (dcz_next(&f, &t)) decode(&f, &t);
         if (t.number != f.tensors) abort();
-        for (uint64_t i = 0; i < f.texts; i++) {
+        for (size_t i = 0; i < f.texts; i++) {
             dcz_part key, value;
             dcz_text(&f, i, &key, &value);
             keep("key", i, key.at, key.size);

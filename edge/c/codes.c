@@ -1,19 +1,19 @@
 /* docs/format.md, "Code tables" and "Bit streams". */
 #include "inside.h"
 
-uint64_t dcz_code_room(uint64_t alphabet) { return (alphabet + 8) + 4 * alphabet + 8; }
+size_t dcz_code_room(uint32_t alphabet) { return 5 * (size_t)alphabet + 16; }
 
 /* The least number of bits that v values take. */
-static uint32_t width_of(uint64_t v) {
+static uint32_t width_of(uint32_t v) {
     uint32_t bits = 0;
     while ((v - 1) >> bits) bits++;
     return bits;
 }
 
-static void read_lengths(source *s, uint64_t v, uint8_t *lengths) {
+static void read_lengths(source *s, uint32_t v, uint8_t *lengths) {
     bits b = {s->at, dcz_left(s), 0};
-    int64_t previous = width_of(v);
-    uint64_t symbol = 0, last = v;
+    int32_t previous = (int32_t)width_of(v);
+    uint32_t symbol = 0, last = v;
     while (symbol < v) {
         const uint32_t number = dcz_gamma(&b, 0);
         if (number == 4) {
@@ -33,9 +33,9 @@ static void read_lengths(source *s, uint64_t v, uint8_t *lengths) {
 }
 
 /* Codewords from lengths, 0 for none; whether they are complete. */
-static int assign(code *c, const uint8_t *lengths, uint64_t v) {
+static int assign(code *c, const uint8_t *lengths, uint32_t v) {
     uint32_t counts[LONGEST + 1] = {0}, filled = 0, used = 0;
-    for (uint64_t s = 0; s < v; s++) counts[lengths[s]]++;
+    for (uint32_t s = 0; s < v; s++) counts[lengths[s]]++;
     counts[0] = 0;
     for (uint32_t length = 0; length <= LONGEST; length++) {
         c->rank[length] = used;
@@ -45,13 +45,13 @@ static int assign(code *c, const uint8_t *lengths, uint64_t v) {
         c->limit[length] = filled;
         counts[length] = c->rank[length];
     }
-    for (uint64_t s = 0; s < v; s++)
-        if (lengths[s]) c->symbols[counts[lengths[s]]++] = (uint32_t)s;
+    for (uint32_t s = 0; s < v; s++)
+        if (lengths[s]) c->symbols[counts[lengths[s]]++] = s;
     return filled == 1u << LONGEST;
 }
 
-int dcz_read_code(source *s, uint64_t alphabet, code *c, arena *a) {
-    const uint64_t head = dcz_varint(s), v = head >> 2;
+int dcz_read_code(source *s, uint32_t alphabet, code *c, arena *a) {
+    const uint32_t head = (uint32_t)dcz_count(s, 4 * MOST_SYMBOLS + 3), v = head >> 2;
     const uint32_t kind = head & 3;
     if (s->wrong || kind == 3 || v > alphabet - (kind == 2) || (kind != 2 && v < 2)) return DCZ_DAMAGED;
     c->symbols = dcz_cut(a, 4 * (kind == 2 ? 1 : v));
@@ -60,7 +60,7 @@ int dcz_read_code(source *s, uint64_t alphabet, code *c, arena *a) {
     memset(c->rank, 0, sizeof c->rank);
     if (kind == 2) {
         c->limit[0] = 1u << LONGEST;
-        c->symbols[0] = (uint32_t)v;
+        c->symbols[0] = v;
         return DCZ_OK;
     }
     const size_t before = a->used;
@@ -71,8 +71,8 @@ int dcz_read_code(source *s, uint64_t alphabet, code *c, arena *a) {
         read_lengths(s, v, lengths);
     } else {
         const uint32_t longest = width_of(v);
-        const uint64_t shorter = (1ull << longest) - v;
-        for (uint64_t i = 0; i < v; i++) lengths[i] = (uint8_t)(longest - (i < shorter));
+        const uint32_t shorter = (1u << longest) - v;
+        for (uint32_t i = 0; i < v; i++) lengths[i] = (uint8_t)(longest - (i < shorter));
     }
     a->used = before;
     return !s->wrong && assign(c, lengths, v) ? DCZ_OK : DCZ_DAMAGED;

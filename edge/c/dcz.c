@@ -36,8 +36,6 @@ uint32_t dcz_itemsize(uint32_t dtype) {
 
 static int coded(uint32_t mode) { return mode != DCZ_RAW && mode != DCZ_FP16; }
 
-static uint64_t product(uint64_t a, uint64_t b) { return b && a > UINT64_MAX / b ? UINT64_MAX : a * b; }
-
 /* Read a tensor's line, and find its checksums and its payload. */
 static int read_line(const dcz_file *f, const dcz_limits *limits, dcz_tensor *t) {
     source s = dcz_source(f->directory.at + t->next_line, f->directory.size - t->next_line);
@@ -47,24 +45,28 @@ static int read_line(const dcz_file *f, const dcz_limits *limits, dcz_tensor *t)
     t->name = dcz_text_part(&s);
     t->mode = byte & 15;
     t->dtype = byte >> 4;
-    const uint64_t dimensions = dcz_varint(&s);
-    if (s.wrong || t->mode >= MODES || t->dtype >= DTYPES || dimensions > DCZ_DIMENSIONS) return DCZ_DAMAGED;
+    t->dimensions = (uint32_t)dcz_count(&s, DCZ_DIMENSIONS);
+    if (s.wrong || t->mode >= MODES || t->dtype >= DTYPES) return DCZ_DAMAGED;
     if (t->mode != DCZ_RAW && t->dtype != DCZ_FLOAT32) return DCZ_DAMAGED;
-    t->dimensions = (uint32_t)dimensions;
-    uint64_t held = dcz_itemsize(t->dtype);
+    const uint32_t item = dcz_itemsize(t->dtype);
+    uint64_t most = (limits->tensor_bytes < SIZE_MAX / 2 ? limits->tensor_bytes : SIZE_MAX / 2) / item;
     t->elements = 1;
+    int over = !most;
     for (uint32_t d = 0; d < t->dimensions; d++) {
-        t->shape[d] = dcz_varint(&s);
-        held = product(held, t->shape[d] ? t->shape[d] : 1);
-        t->elements = product(t->elements, t->shape[d]);
+        const uint64_t size = dcz_varint(&s);
+        t->shape[d] = (size_t)size;
+        t->elements *= (size_t)size;
+        if (size > 1) most /= size;
+        if (!most) over = 1;
     }
     if (s.wrong) return DCZ_DAMAGED;
-    if (held > limits->tensor_bytes || held > SIZE_MAX / 2) return DCZ_LIMIT;
-    t->bytes = t->elements * dcz_itemsize(t->dtype);
-    const uint64_t size = coded(t->mode) ? dcz_varint(&s) : t->bytes / (1u + (t->mode == DCZ_FP16));
-    if (s.wrong || size > t->bytes) return DCZ_DAMAGED;
-    t->payload.at = dcz_take(&payloads, size);
-    t->payload.size = (size_t)size;
+    if (over) return DCZ_LIMIT;
+    t->bytes = t->elements * item;
+    const size_t halves = t->bytes / (1u + (t->mode == DCZ_FP16));
+    t->payload.size = coded(t->mode) ? dcz_count(&s, t->bytes) : halves;
+    if (s.wrong) return DCZ_DAMAGED;
+    if (coded(t->mode) && t->payload.size > SIZE_MAX / 16) return DCZ_LIMIT; /* so that bits can be counted */
+    t->payload.at = dcz_take(&payloads, t->payload.size);
     t->payload_crc = dcz_u32(&crcs);
     t->decoded_crc = coded(t->mode) ? dcz_u32(&crcs) : 0;
     t->next_line = (size_t)(s.at - f->directory.at);
@@ -78,8 +80,8 @@ static int read_line(const dcz_file *f, const dcz_limits *limits, dcz_tensor *t)
 static int before(const void *directory, uint32_t i, uint32_t j) {
     const dcz_part *d = directory;
     source a = dcz_source(d->at + i, d->size - i), b = dcz_source(d->at + j, d->size - j);
-    const uint64_t m = dcz_varint(&a), n = dcz_varint(&b);
-    for (uint64_t at = 0; at < m && at < n; at++)
+    const size_t m = dcz_count(&a, d->size), n = dcz_count(&b, d->size);
+    for (size_t at = 0; at < m && at < n; at++)
         if (a.at[at] != b.at[at]) return a.at[at] < b.at[at];
     return m < n;
 }
@@ -96,22 +98,20 @@ static int check_directory(dcz_file *f, const dcz_limits *limits, uint32_t *plac
     source s = dcz_source(f->directory.at, f->directory.size);
     uint64_t total = 0;
     int status;
-    f->texts = dcz_varint(&s);
-    if (s.wrong || f->texts > MOST_TEXTS || f->texts > room) return DCZ_DAMAGED;
-    for (uint64_t i = 0; i < f->texts; i++) {
+    f->texts = dcz_count(&s, room < MOST_TEXTS ? room : MOST_TEXTS);
+    for (size_t i = 0; i < f->texts; i++) {
         places[i] = (uint32_t)(s.at - f->directory.at);
         dcz_text_part(&s);
         dcz_text_part(&s);
         if (s.wrong) return DCZ_DAMAGED;
     }
-    if (twice(&f->directory, places, (size_t)f->texts)) return DCZ_DAMAGED;
-    f->tensors = dcz_varint(&s);
+    if (twice(&f->directory, places, f->texts)) return DCZ_DAMAGED;
+    f->tensors = dcz_count(&s, room);
     if (s.wrong) return DCZ_DAMAGED;
     if (f->tensors > limits->tensors) return DCZ_LIMIT;
     f->lines = (size_t)(s.at - f->directory.at);
-    if (f->tensors > room) return DCZ_DAMAGED;
     dcz_tensor t = {.next_line = f->lines};
-    for (uint64_t i = 0; i < f->tensors; i++) {
+    for (size_t i = 0; i < f->tensors; i++) {
         places[i] = (uint32_t)t.next_line + 1;
         if ((status = read_line(f, limits, &t))) return status;
         if (t.bytes > limits->total_bytes - total) return DCZ_LIMIT;
@@ -119,7 +119,7 @@ static int check_directory(dcz_file *f, const dcz_limits *limits, uint32_t *plac
     }
     if (t.next_line != f->directory.size || t.next_checksum != f->checksums.size) return DCZ_DAMAGED;
     f->payloads.size = t.next_payload;
-    return twice(&f->directory, places, (size_t)f->tensors) ? DCZ_DAMAGED : DCZ_OK;
+    return twice(&f->directory, places, f->tensors) ? DCZ_DAMAGED : DCZ_OK;
 }
 
 /* Numbers of scratch that a directory of so many bytes may take: a text has two bytes or more. */
@@ -165,8 +165,9 @@ int dcz_open(dcz_file *f, const void *data, size_t size, const dcz_limits *limit
     }
     f->directory.size = stored;
     f->directory.at = dcz_take(&s, stored);
+    if (checksums > dcz_left(&s) / 4) return DCZ_DAMAGED;
     f->checksums.size = 4 * (size_t)checksums;
-    f->checksums.at = dcz_take(&s, 4 * (uint64_t)checksums);
+    f->checksums.at = dcz_take(&s, f->checksums.size);
     const size_t checked = size - dcz_left(&s);
     const uint32_t crc = dcz_u32(&s);
     if (s.wrong || raw > MOST_DIRECTORY) return DCZ_DAMAGED;
@@ -211,7 +212,7 @@ int dcz_find(const dcz_file *f, const char *name, dcz_tensor *t) {
     return 0;
 }
 
-void dcz_text(const dcz_file *f, uint64_t i, dcz_part *key, dcz_part *value) {
+void dcz_text(const dcz_file *f, size_t i, dcz_part *key, dcz_part *value) {
     source s = dcz_source(f->directory.at, f->directory.size);
     dcz_varint(&s);
     do {

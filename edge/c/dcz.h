@@ -49,7 +49,7 @@ typedef struct {
 typedef struct {
     dcz_part directory, checksums, payloads, graph; /* the graph as it is stored */
     size_t lines;                                   /* where the tensors' begin in the directory */
-    uint64_t tensors, texts;
+    size_t tensors, texts;
     uint32_t has_graph, graph_bytes, graph_crc; /* bytes: inflated */
     uint32_t crc[256];
 } dcz_file;
@@ -58,12 +58,12 @@ typedef struct {
 typedef struct {
     dcz_part name; /* UTF-8, without a zero at its end */
     uint32_t mode, dtype, dimensions;
-    uint64_t shape[DCZ_DIMENSIONS];
-    uint64_t elements, bytes; /* bytes: dense, in its dtype */
+    size_t shape[DCZ_DIMENSIONS];
+    size_t elements, bytes; /* bytes: dense, in its dtype */
     dcz_part payload;
     uint32_t payload_crc, decoded_crc;
+    size_t number; /* 1 for the first */
     size_t next_line, next_checksum, next_payload;
-    uint64_t number; /* 1 for the first */
 } dcz_tensor;
 
 /* Bytes of memory that dcz_open needs, aligned to 8: a little more than the directory. */
@@ -81,7 +81,7 @@ int dcz_next(const dcz_file *file, dcz_tensor *tensor);
 int dcz_find(const dcz_file *file, const char *name, dcz_tensor *tensor);
 
 /* The metadata text number i, below file->texts. */
-void dcz_text(const dcz_file *file, uint64_t i, dcz_part *key, dcz_part *value);
+void dcz_text(const dcz_file *file, size_t i, dcz_part *key, dcz_part *value);
 
 /* Bytes of an element of a dtype. */
 uint32_t dcz_itemsize(uint32_t dtype);
@@ -115,11 +115,11 @@ uint32_t dcz_bits(uint32_t entries);
 
 /* Pack indices in place, of index_bytes each, to bits each, the most significant first; the bytes that
  * they take now. */
-size_t dcz_pack(void *indices, uint64_t count, uint32_t index_bytes, uint32_t bits);
+size_t dcz_pack(void *indices, size_t count, uint32_t index_bytes, uint32_t bits);
 
 /* Look a packed index up. */
-static inline uint32_t dcz_packed(const uint8_t *packed, uint32_t bits, uint64_t i) {
-    uint64_t window = 0, first = i * bits;
+static inline uint32_t dcz_packed(const uint8_t *packed, uint32_t bits, size_t i) {
+    uint64_t window = 0, first = (uint64_t)i * bits;
     const uint64_t last = (first + bits + 7) / 8;
     for (uint64_t at = first / 8; at < last; at++) window = window << 8 | packed[at];
     return (uint32_t)(window >> (8 * last - first - bits)) & (uint32_t)((1ull << bits) - 1);

@@ -15,37 +15,35 @@ int dcz_shared(const dcz_tensor *t) {
 
 uint32_t dcz_entries(const dcz_tensor *t) {
     source s = dcz_source(t->payload.at, t->payload.size);
-    const uint64_t entries = dcz_shared(t) ? dcz_varint(&s) : 0;
-    return s.wrong || entries > 1 << 16 ? 0 : (uint32_t)entries;
+    return dcz_shared(t) ? (uint32_t)dcz_count(&s, 1 << 16) : 0;
 }
 
 /* Step over the head; how many entries have a sign, and the gaps' width, are found. */
-static void skip_head(source *s, uint64_t entries, uint64_t *negative, uint32_t *width) {
+static void skip_head(source *s, uint32_t entries, uint32_t *negative, uint32_t *width) {
     const uint32_t byte = dcz_byte(s), item = byte >> 4 == 1 ? 2 : 4;
     *width = byte & 15;
     *negative = 0;
     if (byte >> 4 == 2) {
-        *negative = dcz_varint(s);
+        *negative = (uint32_t)dcz_count(s, entries);
         dcz_u32(s);
         return;
     }
     const uint8_t *at = dcz_take(s, item * entries);
-    for (uint64_t i = 1; at && i <= entries; i++) *negative += at[item * i - 1] >> 7;
+    for (uint32_t i = 1; at && i <= entries; i++) *negative += at[item * i - 1] >> 7;
 }
 
 /* What decoding takes up to where a damaged payload is found to be so. A few bytes are for what
  * rounding up adds. */
-static uint64_t room_of(const dcz_tensor *t, int indices) {
-    const uint64_t entries = dcz_entries(t), alphabet = entries + 1, book = 4 * alphabet + 64;
+static size_t room_of(const dcz_tensor *t, int indices) {
+    const uint32_t entries = dcz_entries(t), alphabet = entries + 1;
+    const size_t book = 4 * (size_t)alphabet + 64;
     source s = dcz_source(t->payload.at, t->payload.size);
-    dcz_context_shape shape;
-    uint64_t negative;
-    uint32_t width;
+    uint32_t negative, width;
     if (t->mode == DCZ_RAW || t->mode == DCZ_FP16 || t->mode == DCZ_PACKED) return 0;
     if (dcz_shared(t)) dcz_varint(&s);
     skip_head(&s, entries, &negative, &width);
-    if (s.wrong || width > 12 || negative > entries || !t->elements) return book;
-    const uint64_t gaps = 1ull << width;
+    if (s.wrong || width > 12 || !t->elements) return book;
+    const uint32_t gaps = 1u << width;
     switch (t->mode) {
         case DCZ_GAP_FLOAT: return book + dcz_code_room(gaps);
         case DCZ_GAP_SHARED: return book + dcz_code_room(gaps) + dcz_code_room(alphabet);
@@ -55,21 +53,12 @@ static uint64_t room_of(const dcz_tensor *t, int indices) {
         case DCZ_DENSE_RANS: return book + dcz_dense_room(t, &s, alphabet);
         default: break;
     }
-    const uint64_t levels = indices ? 4 * t->elements + 8 : 0;
-    if (dcz_context_shape_of(t, &s, &shape)) return book + levels;
-    shape.negative = (uint32_t)negative;
-    shape.positive = (uint32_t)(entries - negative);
-    return book + 4 * entries + 8 + dcz_context_workspace(&shape) + levels;
+    return book + dcz_mixed_room(t, &s, entries, negative) + (indices ? 4 * t->elements + 8 : 0);
 }
 
-static size_t memory_of(const dcz_tensor *t, int indices) {
-    const uint64_t room = room_of(t, indices);
-    return room > SIZE_MAX ? 0 : (size_t)room;
-}
+size_t dcz_dense_memory(const dcz_tensor *t) { return room_of(t, 0); }
 
-size_t dcz_dense_memory(const dcz_tensor *t) { return memory_of(t, 0); }
-
-size_t dcz_indices_memory(const dcz_tensor *t) { return dcz_shared(t) ? memory_of(t, 1) : 0; }
+size_t dcz_indices_memory(const dcz_tensor *t) { return dcz_shared(t) ? room_of(t, 1) : 0; }
 
 static int read_raw(const dcz_tensor *t, uint8_t *out) {
     for (size_t i = 0; t->dtype == DCZ_BOOL && i < t->payload.size; i++)
@@ -81,7 +70,7 @@ static int read_raw(const dcz_tensor *t, uint8_t *out) {
 static int read_halves(const dcz_tensor *t, uint8_t *out) {
     int wrong = 0;
     const uint8_t *at = t->payload.at;
-    for (uint64_t i = 0; i < t->elements; i++, at += 2) {
+    for (size_t i = 0; i < t->elements; i++, at += 2) {
         const uint32_t wide = dcz_widened((uint32_t)(at[0] | at[1] << 8), &wrong);
         memcpy(out + 4 * i, &wide, 4);
     }
@@ -93,13 +82,13 @@ static int read_packed(const dcz_tensor *t, source *s, sink *k) {
     const uint32_t width = dcz_byte(s);
     float step;
     if (dcz_read_step(s, &step)) return DCZ_DAMAGED;
-    const uint64_t folded = dcz_varint(s);
-    if (s->wrong || width > 24 || folded == 1 || folded / 2 >= (uint64_t)most) return DCZ_DAMAGED;
+    const uint32_t folded = (uint32_t)dcz_count(s, 2 * (size_t)most - 1);
+    if (s->wrong || width > 24 || folded == 1) return DCZ_DAMAGED;
     const int32_t low = folded & 1 ? -(int32_t)(folded / 2) : (int32_t)(folded / 2);
     if (low + (1 << width) >= most) return DCZ_DAMAGED;
     bits b = {s->at, dcz_left(s), 0};
-    if (b.size != (t->elements * width + 7) / 8) return DCZ_DAMAGED;
-    for (uint64_t i = 0; i < t->elements; i++)
+    if (b.size != t->elements / 8 * width + (t->elements % 8 * width + 7) / 8) return DCZ_DAMAGED;
+    for (size_t i = 0; i < t->elements; i++)
         dcz_put(k, dcz_product(low + (int32_t)dcz_number(&b, width), step, &s->wrong));
     return s->wrong || !dcz_bits_end(&b) ? DCZ_DAMAGED : DCZ_OK;
 }
@@ -123,7 +112,7 @@ static int decode(const dcz_file *f, const dcz_tensor *t, void *out, int indices
         }
         if (t->mode == DCZ_CONTEXT && !levels && !(levels = dcz_cut(a, 4 * t->elements)))
             return t->elements ? DCZ_NO_ROOM : DCZ_DAMAGED;
-        status = t->mode == DCZ_CONTEXT      ? dcz_context_mode(t, &s, h, &k, levels, a)
+        status = t->mode == DCZ_CONTEXT      ? dcz_mixed(t, &s, h, &k, levels, a)
                  : t->mode == DCZ_DENSE_RANS ? dcz_dense_rans(t, &s, h, &k, a)
                                              : dcz_gaps(t, &s, h, &k, a);
     }
@@ -158,12 +147,12 @@ int dcz_indices(const dcz_file *f, const dcz_tensor *t, void *indices, size_t in
     return status;
 }
 
-size_t dcz_pack(void *indices, uint64_t count, uint32_t index_bytes, uint32_t bits) {
+size_t dcz_pack(void *indices, size_t count, uint32_t index_bytes, uint32_t bits) {
     uint8_t *out = indices;
     const uint8_t *in = indices;
     uint64_t window = 0;
     uint32_t held = 0;
-    for (uint64_t i = 0; i < count; i++, in += index_bytes) {
+    for (size_t i = 0; i < count; i++, in += index_bytes) {
         uint32_t index = 0;
         for (uint32_t b = 0; b < index_bytes; b++) index |= (uint32_t)in[b] << 8 * b;
         window = window << bits | index;

@@ -16,7 +16,7 @@ typedef struct {
 } streams;
 
 static int read_tables(reader *r, source *s, const head *h, arena *a) {
-    const uint64_t gaps = 1ull << h->width, indices = (uint64_t)h->entries + 1;
+    const uint32_t gaps = 1u << h->width, indices = h->entries + 1;
     int status;
     if (r->mode == DCZ_GAP_RANS) {
         if ((status = dcz_read_frequencies(s, gaps, &r->tables[0], a))) return status;
@@ -27,10 +27,10 @@ static int read_tables(reader *r, source *s, const head *h, arena *a) {
 }
 
 static int open_streams(const reader *r, streams *x, const segment *g, arena *a) {
-    const uint64_t entries = g->kept + g->fillers;
+    const size_t entries = g->kept + g->fillers;
     if (r->mode == DCZ_GAP_RANS) return dcz_open_rans(&x->both, g->streams, 2 * entries, a);
     source s = dcz_source(g->streams.at, g->streams.size);
-    const uint64_t size = dcz_varint(&s);
+    const size_t size = dcz_count(&s, dcz_left(&s));
     const bits first = {dcz_take(&s, size), size, 0}, second = {s.at, dcz_left(&s), 0};
     x->gaps = first;
     x->indices = second;
@@ -40,12 +40,12 @@ static int open_streams(const reader *r, streams *x, const segment *g, arena *a)
     return DCZ_OK;
 }
 
-static uint32_t next_gap(const reader *r, streams *x, uint64_t i) {
+static uint32_t next_gap(const reader *r, streams *x, size_t i) {
     return r->mode == DCZ_GAP_RANS ? dcz_pop(&x->both, 2 * i, &r->tables[0])
                                    : dcz_symbol(&r->codes[0], &x->gaps);
 }
 
-static uint32_t next_value(const reader *r, streams *x, uint64_t i) {
+static uint32_t next_value(const reader *r, streams *x, size_t i) {
     if (r->mode == DCZ_GAP_SHARED) return dcz_symbol(&r->codes[1], &x->indices);
     if (r->mode == DCZ_GAP_RANS) return dcz_pop(&x->both, 2 * i + 1, &r->tables[1]);
     if (!r->half) return dcz_u32(&x->floats);
@@ -61,17 +61,17 @@ static int close_streams(const reader *r, const streams *x) {
     return dcz_bits_end(&x->indices) ? DCZ_OK : DCZ_DAMAGED;
 }
 
-static void put_zeros(sink *k, uint64_t count) {
+static void put_zeros(sink *k, size_t count) {
     while (count--) dcz_put(k, 0);
 }
 
 static int read_segment(const reader *r, const segment *g, uint32_t widest, sink *k, arena *a) {
     streams x;
-    uint64_t left = g->weights, fillers = 0;
+    size_t left = g->weights, fillers = 0;
     uint32_t value = 1;
     int status;
     if (g->kept && (status = open_streams(r, &x, g, a))) return status;
-    for (uint64_t i = 0; i < g->kept + g->fillers; i++) {
+    for (size_t i = 0; i < g->kept + g->fillers; i++) {
         const uint32_t gap = next_gap(r, &x, i);
         value = next_value(r, &x, i);
         if (gap >= left) return DCZ_DAMAGED; /* past the end */
@@ -79,7 +79,7 @@ static int read_segment(const reader *r, const segment *g, uint32_t widest, sink
         fillers += !value;
         put_zeros(k, gap);
         dcz_put(k, value);
-        left -= (uint64_t)gap + 1;
+        left -= gap + 1;
     }
     if (fillers != g->fillers || !value) return DCZ_DAMAGED;
     put_zeros(k, left);
@@ -87,13 +87,14 @@ static int read_segment(const reader *r, const segment *g, uint32_t widest, sink
 }
 
 int dcz_gaps(const dcz_tensor *t, source *s, const head *h, sink *k, arena *a) {
-    uint64_t counts[2];
+    size_t counts[2];
     reader r = {.mode = t->mode, .half = h->half};
     segments all;
     segment each;
     int status;
-    for (int i = 0; i < 2; i++) counts[i] = dcz_varint(s);
-    if (s->wrong || counts[0] > t->elements || counts[1] > t->elements - counts[0]) return DCZ_DAMAGED;
+    counts[0] = dcz_count(s, t->elements);
+    counts[1] = dcz_count(s, t->elements - counts[0]);
+    if (s->wrong) return DCZ_DAMAGED;
     if (!counts[0]) {
         if (counts[1] || dcz_left(s)) return DCZ_DAMAGED;
         put_zeros(k, t->elements);

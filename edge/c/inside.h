@@ -16,10 +16,11 @@ typedef struct {
 } source;
 
 source dcz_source(const uint8_t *at, size_t size);
-const uint8_t *dcz_take(source *s, uint64_t size); /* null where there is less */
+const uint8_t *dcz_take(source *s, size_t size); /* null where there is less */
 uint32_t dcz_byte(source *s);
 uint32_t dcz_u32(source *s);
 uint64_t dcz_varint(source *s);
+size_t dcz_count(source *s, size_t most); /* a varint up to this */
 dcz_part dcz_text_part(source *s); /* UTF-8 */
 static inline uint32_t dcz_little(const uint8_t *at) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
@@ -29,14 +30,14 @@ static inline size_t dcz_left(const source *s) { return (size_t)(s->end - s->at)
 /* Bits, each byte's most significant first; zeros follow the last byte. */
 typedef struct {
     const uint8_t *at;
-    uint64_t size, position; /* bytes, bits */
+    size_t size, position; /* bytes, bits */
 } bits;
 
 uint32_t dcz_peek(const bits *b); /* the next 17 */
 uint32_t dcz_bit(bits *b);
 uint32_t dcz_number(bits *b, uint32_t width);
 uint32_t dcz_gamma(bits *b, uint32_t order); /* 0 where there is none below 2^31 */
-int64_t dcz_step(uint32_t number);           /* what such a number adds to a length or level */
+int32_t dcz_step(uint32_t number);           /* what such a number adds to a length or level */
 int dcz_bits_end(const bits *b);             /* whether they end here, but for zeros */
 void dcz_bits_close(bits *b, source *s);     /* go on in the source after their last byte */
 
@@ -48,7 +49,7 @@ typedef struct {
     size_t used, size;
 } arena;
 
-void *dcz_cut(arena *a, uint64_t size); /* null where there is no room */
+void *dcz_cut(arena *a, size_t size); /* null where there is no room */
 
 /* Sort by what comes before what. */
 void dcz_sort(uint32_t *items, size_t count, int (*before)(const void *, uint32_t, uint32_t),
@@ -70,7 +71,7 @@ uint32_t dcz_crc_of(const uint32_t *table, const uint8_t *at, size_t size);
 
 /* --- codes.c: code tables and the symbols of their streams --- */
 
-enum { LONGEST = 17 };
+enum { LONGEST = 17, MOST_SYMBOLS = (1 << 16) + 1 };
 
 typedef struct {
     uint32_t limit[LONGEST + 1]; /* first codeword that is longer, left-aligned in LONGEST bits */
@@ -78,8 +79,8 @@ typedef struct {
     uint32_t *symbols;           /* in the order of their codewords */
 } code;
 
-uint64_t dcz_code_room(uint64_t alphabet);
-int dcz_read_code(source *s, uint64_t alphabet, code *c, arena *a);
+size_t dcz_code_room(uint32_t alphabet);
+int dcz_read_code(source *s, uint32_t alphabet, code *c, arena *a);
 uint32_t dcz_symbol(const code *c, bits *b);
 
 /* --- rans.c: frequency tables and the symbols of their streams --- */
@@ -96,11 +97,11 @@ typedef struct {
     int starved;
 } rans;
 
-uint64_t dcz_frequencies_room(uint64_t alphabet);
-int dcz_read_frequencies(source *s, uint64_t alphabet, frequencies *f, arena *a);
-uint64_t dcz_rans_room(size_t payload);
-int dcz_open_rans(rans *r, dcz_part stream, uint64_t symbols, arena *a);
-uint32_t dcz_pop(rans *r, uint64_t i, const frequencies *f);
+size_t dcz_frequencies_room(uint32_t alphabet);
+int dcz_read_frequencies(source *s, uint32_t alphabet, frequencies *f, arena *a);
+size_t dcz_rans_room(size_t payload);
+int dcz_open_rans(rans *r, dcz_part stream, size_t symbols, arena *a);
+uint32_t dcz_pop(rans *r, size_t i, const frequencies *f);
 int dcz_close_rans(const rans *r);
 
 /* --- inflate.c --- */
@@ -115,7 +116,7 @@ typedef struct {
     uint8_t *out;
     const uint32_t *table;   /* null: as they are */
     uint32_t item, crc_item; /* bytes of what is written, of what has the checksum */
-    uint64_t left;           /* elements that may still be written */
+    size_t left;             /* elements that may still be written */
     const uint32_t *crc_table;
     uint32_t crc; /* UINT32_MAX at first, and inverted */
 } sink;
@@ -151,29 +152,28 @@ uint32_t dcz_product(int32_t whole, float step, int *wrong);
 
 /* A segment: its weights, entries of both kinds, and streams. */
 typedef struct {
-    uint64_t weights, kept, fillers;
+    size_t weights, kept, fillers;
     dcz_part streams;
 } segment;
 
 /* Segments of so many weights; counts are kept weights and fillers of all, null in modes without. */
 typedef struct {
     source heads, bodies;
-    uint64_t left, counts[2];
+    size_t left, counts[2];
     int counted, several;
 } segments;
 
-int dcz_open_segments(segments *g, source *s, uint64_t elements, const uint64_t *counts);
+int dcz_open_segments(segments *g, source *s, size_t elements, const size_t *counts);
 int dcz_next_segment(segments *g, segment *found); /* 0 after the last */
 
-/* --- gaps.c, dense.c: the modes. levels has room for as many numbers as there are elements. --- */
+/* --- gaps.c, dense.c, mixed.c: the modes; levels has room for as many as there are elements --- */
 
 int dcz_gaps(const dcz_tensor *t, source *s, const head *h, sink *k, arena *a);
 int dcz_dense_rans(const dcz_tensor *t, source *s, const head *h, sink *k, arena *a);
-int dcz_context_mode(const dcz_tensor *t, source *s, const head *h, sink *k, int32_t *levels,
-                     arena *a);
+int dcz_mixed(const dcz_tensor *t, source *s, const head *h, sink *k, int32_t *levels, arena *a);
 
 /* What they take at most, of a payload after its head; 0 where that is damaged. */
-uint64_t dcz_dense_room(const dcz_tensor *t, source *s, uint64_t alphabet);
-int dcz_context_shape_of(const dcz_tensor *t, source *s, dcz_context_shape *shape);
+size_t dcz_dense_room(const dcz_tensor *t, source *s, uint32_t alphabet);
+size_t dcz_mixed_room(const dcz_tensor *t, source *s, uint32_t entries, uint32_t negative);
 
 #endif

@@ -6,7 +6,7 @@ source dcz_source(const uint8_t *at, size_t size) {
     return s;
 }
 
-const uint8_t *dcz_take(source *s, uint64_t size) {
+const uint8_t *dcz_take(source *s, size_t size) {
     const uint8_t *at = s->at;
     if (size > dcz_left(s)) {
         s->wrong = 1;
@@ -40,6 +40,13 @@ uint64_t dcz_varint(source *s) {
     return value;
 }
 
+size_t dcz_count(source *s, size_t most) {
+    const uint64_t found = dcz_varint(s);
+    if (found <= most) return (size_t)found;
+    s->wrong = 1;
+    return 0;
+}
+
 /* Bytes of the character that begins here, 0 where none does: nothing overlong, no surrogates. */
 static uint32_t character(const uint8_t *at, size_t left) {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
@@ -56,20 +63,20 @@ static uint32_t character(const uint8_t *at, size_t left) {
 }
 
 dcz_part dcz_text_part(source *s) {
-    const uint64_t size = dcz_varint(s);
+    const size_t size = dcz_count(s, dcz_left(s));
     const uint8_t *at = dcz_take(s, size);
-    const dcz_part found = {at, at ? (size_t)size : 0};
+    const dcz_part found = {at, at ? size : 0};
     for (size_t i = 0, step = 1; i < found.size && step; i += step) {
-        step = character(at + i, found.size - i);
+        step = character(found.at + i, found.size - i);
         if (!step) s->wrong = 1;
     }
     return found;
 }
 
 uint32_t dcz_peek(const bits *b) {
-    const uint64_t byte = b->position >> 3;
+    const size_t byte = b->position >> 3;
     uint32_t window = 0;
-    for (uint64_t i = byte; i < byte + 4; i++) window = window << 8 | (i < b->size ? b->at[i] : 0);
+    for (size_t i = byte; i < byte + 4; i++) window = window << 8 | (i < b->size ? b->at[i] : 0);
     return window << (b->position & 7) >> (32 - LONGEST);
 }
 
@@ -98,14 +105,14 @@ uint32_t dcz_gamma(bits *b, uint32_t order) {
     return b->position > 8 * b->size ? 0 : found;
 }
 
-int64_t dcz_step(uint32_t number) {
-    const int64_t half = number / 2;
+int32_t dcz_step(uint32_t number) {
+    const int32_t half = (int32_t)(number / 2);
     if (number < 4) return number == 2 ? 1 : number == 3 ? -1 : 0;
     return number & 1 ? half : 1 - half;
 }
 
 int dcz_bits_end(const bits *b) {
-    const uint64_t rest = -b->position & 7;
+    const size_t rest = -b->position & 7;
     if ((b->position + 7) / 8 != b->size) return 0;
     return !rest || !(b->at[b->size - 1] & ((1u << rest) - 1));
 }
@@ -115,11 +122,11 @@ void dcz_bits_close(bits *b, source *s) {
     if (!dcz_take(s, b->size) || !dcz_bits_end(b)) s->wrong = 1;
 }
 
-void *dcz_cut(arena *a, uint64_t size) {
-    const size_t left = a->size - a->used;
-    if (size > left || ((size + 7) & ~(uint64_t)7) > left) return 0;
-    void *found = a->at ? a->at + a->used : 0;
-    a->used += (size_t)((size + 7) & ~(uint64_t)7);
+void *dcz_cut(arena *a, size_t size) {
+    const size_t left = a->size - a->used, whole = (size + 7) / 8 * 8;
+    if (size > left || whole > left) return 0;
+    void *found = a->at + a->used;
+    a->used += whole;
     return found;
 }
 

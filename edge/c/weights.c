@@ -46,10 +46,9 @@ uint32_t dcz_product(int32_t whole, float step, int *wrong) {
 }
 
 static int read_grid(source *s, head *h) {
-    const uint64_t negative = dcz_varint(s);
+    int32_t level = -(int32_t)dcz_count(s, h->entries);
     float step;
-    if (s->wrong || negative > h->entries || dcz_read_step(s, &step)) return DCZ_DAMAGED;
-    int32_t level = -(int32_t)negative;
+    if (s->wrong || dcz_read_step(s, &step)) return DCZ_DAMAGED;
     for (uint32_t i = 1; i <= h->entries; i++, level++) {
         level += !level;
         h->table[i] = dcz_product(level, step, &s->wrong);
@@ -58,22 +57,22 @@ static int read_grid(source *s, head *h) {
 }
 
 int dcz_read_head(source *s, int shared, head *h, arena *a) {
-    const uint64_t entries = shared ? dcz_varint(s) : 0;
+    const uint32_t entries = shared ? (uint32_t)dcz_count(s, MOST_ENTRIES) : 0;
     const uint32_t byte = dcz_byte(s), form = byte >> 4;
-    h->entries = (uint32_t)entries;
+    h->entries = entries;
     h->width = byte & 15;
     h->half = form == 1;
-    if (s->wrong || entries > MOST_ENTRIES || h->width > WIDEST_GAP || form > 1u + (shared != 0))
+    if (s->wrong || h->width > WIDEST_GAP || form > 1u + (shared != 0))
         return DCZ_DAMAGED;
     if (!shared) return DCZ_OK;
-    h->table = dcz_cut(a, 4 * (entries + 1));
+    h->table = dcz_cut(a, 4 * ((size_t)entries + 1));
     if (!h->table) return DCZ_NO_ROOM;
     h->table[0] = 0;
     if (form == 2) return read_grid(s, h);
     const uint32_t item = h->half ? 2 : 4;
     const uint8_t *at = dcz_take(s, item * entries);
     if (!at) return DCZ_DAMAGED;
-    for (uint64_t i = 0; i < entries; i++, at += item)
+    for (uint32_t i = 0; i < entries; i++, at += item)
         h->table[i + 1] = h->half ? dcz_widened((uint32_t)(at[0] | at[1] << 8), &s->wrong) : dcz_little(at);
     return s->wrong ? DCZ_DAMAGED : DCZ_OK;
 }
@@ -83,22 +82,18 @@ static void read_segment(segments *g, segment *found) {
     found->weights = g->left < SEGMENT ? g->left : SEGMENT;
     found->kept = found->fillers = 0;
     if (g->counted) {
-        found->kept = dcz_varint(&g->heads);
-        found->fillers = dcz_varint(&g->heads);
+        found->kept = dcz_count(&g->heads, found->weights);
+        found->fillers = dcz_count(&g->heads, found->weights - found->kept);
     }
-    found->streams.size = 0;
-    const uint64_t size = dcz_varint(&g->heads);
-    if (found->kept > found->weights || found->fillers > found->weights - found->kept) g->heads.wrong = 1;
-    if (g->counted && !found->kept && (found->fillers || size)) g->heads.wrong = 1;
-    if (size > dcz_left(&g->heads)) g->heads.wrong = 1;
-    if (!g->heads.wrong) found->streams.size = (size_t)size;
+    found->streams.size = dcz_count(&g->heads, dcz_left(&g->heads));
+    if (g->counted && !found->kept && (found->fillers || found->streams.size)) g->heads.wrong = 1;
     g->left -= found->weights;
 }
 
-int dcz_open_segments(segments *g, source *s, uint64_t elements, const uint64_t *counts) {
+int dcz_open_segments(segments *g, source *s, size_t elements, const size_t *counts) {
     const segments start = {*s, *s, elements, {counts ? counts[0] : 0, counts ? counts[1] : 0},
                             counts != 0, elements > SEGMENT};
-    uint64_t kept = 0, fillers = 0, bytes = 0;
+    size_t kept = 0, fillers = 0, bytes = 0;
     *g = start;
     if (!g->several) return DCZ_OK;
     while (g->left && !g->heads.wrong) {
