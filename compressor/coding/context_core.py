@@ -24,9 +24,10 @@ class _Shape(ctypes.Structure):
     )
 
 
-def _workspace(core: ctypes.CDLL) -> npt.NDArray[np.uint64]:
+def _workspace(core: ctypes.CDLL, shape: tuple[int, ...]) -> npt.NDArray[np.uint64]:
     core.dcz_context_workspace.restype = ctypes.c_size_t
-    return np.empty(core.dcz_context_workspace() // 8 + 1, dtype=np.uint64)
+    size = core.dcz_context_workspace(ctypes.byref(_Shape(*shape)))
+    return np.empty(size // 8 + 1, dtype=np.uint64)
 
 
 def _buffer(array: npt.NDArray[Any]) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
@@ -38,7 +39,7 @@ def encode(core: ctypes.CDLL, levels: npt.NDArray[np.int32], shape: tuple[int, .
     levels = np.ascontiguousarray(levels, dtype=np.int32)
     # A flag costs 14 bits at most, and a weight has 2 flags and 2 for each bit of its magnitude.
     out = np.empty(4 * levels.size + 1024, dtype=np.uint8)
-    workspace, written = _workspace(core), ctypes.c_size_t()
+    workspace, written = _workspace(core, shape), ctypes.c_size_t()
     while True:
         status = core.dcz_context_encode(
             ctypes.byref(_Shape(*shape)),
@@ -58,7 +59,7 @@ def encode(core: ctypes.CDLL, levels: npt.NDArray[np.int32], shape: tuple[int, .
 def decode(core: ctypes.CDLL, stream: memoryview, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
     """Return the levels (rows, columns) of ``stream``."""
     levels = np.empty(shape[:2], dtype=np.int32)
-    workspace = _workspace(core)
+    workspace = _workspace(core, shape)
     status = core.dcz_context_decode(
         ctypes.byref(_Shape(*shape)),
         *_buffer(np.frombuffer(stream, dtype=np.uint8)),

@@ -24,7 +24,7 @@ enum {
     SMALL = 1 << 14 /* counts, with what is added to them, are below this */
 };
 
-static const uint16_t LOGS[256] = {
+static const uint8_t LOGS[256] = {
     0, 1, 3, 4, 6, 7, 9, 10, 11, 13, 14, 16, 17, 18, 20, 21,
     22, 24, 25, 26, 28, 29, 30, 32, 33, 34, 36, 37, 38, 40, 41, 42,
     44, 45, 46, 47, 49, 50, 51, 52, 54, 55, 56, 57, 59, 60, 61, 62,
@@ -42,29 +42,27 @@ static const uint16_t LOGS[256] = {
     232, 233, 234, 234, 235, 236, 237, 238, 238, 239, 240, 241, 241, 242, 243, 244,
     244, 245, 246, 247, 247, 248, 249, 249, 250, 251, 252, 252, 253, 254, 255, 255};
 
-static const uint32_t POWERS[256] = {
-    65536, 65714, 65892, 66071, 66250, 66429, 66609, 66790, 66971, 67153, 67335, 67517,
-    67700, 67884, 68068, 68252, 68438, 68623, 68809, 68996, 69183, 69370, 69558, 69747,
-    69936, 70126, 70316, 70507, 70698, 70889, 71082, 71274, 71468, 71661, 71856, 72050,
-    72246, 72442, 72638, 72835, 73032, 73230, 73429, 73628, 73828, 74028, 74229, 74430,
-    74632, 74834, 75037, 75240, 75444, 75649, 75854, 76060, 76266, 76473, 76680, 76888,
-    77096, 77305, 77515, 77725, 77936, 78147, 78359, 78572, 78785, 78998, 79212, 79427,
-    79642, 79858, 80075, 80292, 80510, 80728, 80947, 81166, 81386, 81607, 81828, 82050,
-    82273, 82496, 82719, 82944, 83169, 83394, 83620, 83847, 84074, 84302, 84531, 84760,
-    84990, 85220, 85451, 85683, 85915, 86148, 86382, 86616, 86851, 87086, 87322, 87559,
-    87796, 88034, 88273, 88513, 88752, 88993, 89234, 89476, 89719, 89962, 90206, 90451,
-    90696, 90942, 91188, 91436, 91684, 91932, 92181, 92431, 92682, 92933, 93185, 93438,
-    93691, 93945, 94200, 94455, 94711, 94968, 95226, 95484, 95743, 96002, 96263, 96524,
-    96785, 97048, 97311, 97575, 97839, 98104, 98370, 98637, 98905, 99173, 99442, 99711,
-    99982, 100253, 100524, 100797, 101070, 101344, 101619, 101895, 102171, 102448, 102726, 103004,
-    103283, 103564, 103844, 104126, 104408, 104691, 104975, 105260, 105545, 105831, 106118, 106406,
-    106694, 106984, 107274, 107565, 107856, 108149, 108442, 108736, 109031, 109326, 109623, 109920,
-    110218, 110517, 110816, 111117, 111418, 111720, 112023, 112327, 112631, 112937, 113243, 113550,
-    113858, 114167, 114476, 114787, 115098, 115410, 115723, 116036, 116351, 116667, 116983, 117300,
-    117618, 117937, 118257, 118577, 118899, 119221, 119544, 119869, 120194, 120519, 120846, 121174,
-    121502, 121832, 122162, 122493, 122825, 123158, 123492, 123827, 124163, 124500, 124837, 125176,
-    125515, 125855, 126197, 126539, 126882, 127226, 127571, 127917, 128263, 128611, 128960, 129310,
-    129660, 130012, 130364, 130718};
+/* 2^(16 + i/256), less 2^16. */
+static const uint16_t POWERS[256] = {
+    0, 178, 356, 535, 714, 893, 1073, 1254, 1435, 1617, 1799, 1981, 2164, 2348,
+    2532, 2716, 2902, 3087, 3273, 3460, 3647, 3834, 4022, 4211, 4400, 4590, 4780, 4971,
+    5162, 5353, 5546, 5738, 5932, 6125, 6320, 6514, 6710, 6906, 7102, 7299, 7496, 7694,
+    7893, 8092, 8292, 8492, 8693, 8894, 9096, 9298, 9501, 9704, 9908, 10113, 10318, 10524,
+    10730, 10937, 11144, 11352, 11560, 11769, 11979, 12189, 12400, 12611, 12823, 13036, 13249, 13462,
+    13676, 13891, 14106, 14322, 14539, 14756, 14974, 15192, 15411, 15630, 15850, 16071, 16292, 16514,
+    16737, 16960, 17183, 17408, 17633, 17858, 18084, 18311, 18538, 18766, 18995, 19224, 19454, 19684,
+    19915, 20147, 20379, 20612, 20846, 21080, 21315, 21550, 21786, 22023, 22260, 22498, 22737, 22977,
+    23216, 23457, 23698, 23940, 24183, 24426, 24670, 24915, 25160, 25406, 25652, 25900, 26148, 26396,
+    26645, 26895, 27146, 27397, 27649, 27902, 28155, 28409, 28664, 28919, 29175, 29432, 29690, 29948,
+    30207, 30466, 30727, 30988, 31249, 31512, 31775, 32039, 32303, 32568, 32834, 33101, 33369, 33637,
+    33906, 34175, 34446, 34717, 34988, 35261, 35534, 35808, 36083, 36359, 36635, 36912, 37190, 37468,
+    37747, 38028, 38308, 38590, 38872, 39155, 39439, 39724, 40009, 40295, 40582, 40870, 41158, 41448,
+    41738, 42029, 42320, 42613, 42906, 43200, 43495, 43790, 44087, 44384, 44682, 44981, 45280, 45581,
+    45882, 46184, 46487, 46791, 47095, 47401, 47707, 48014, 48322, 48631, 48940, 49251, 49562, 49874,
+    50187, 50500, 50815, 51131, 51447, 51764, 52082, 52401, 52721, 53041, 53363, 53685, 54008, 54333,
+    54658, 54983, 55310, 55638, 55966, 56296, 56626, 56957, 57289, 57622, 57956, 58291, 58627, 58964,
+    59301, 59640, 59979, 60319, 60661, 61003, 61346, 61690, 62035, 62381, 62727, 63075, 63424, 63774,
+    64124, 64476, 64828, 65182};
 
 /* The zeros seen, and above them, from bit 16 on, the ones. One number, since what was written in
  * part is slow to read as a whole. */
@@ -102,7 +100,7 @@ typedef struct {
 
 /* A row of the band: where its next weight is, and what is known of that. */
 typedef struct {
-    uint64_t row, column, channel, place, x, y;
+    uint32_t row, column, channel, place, x, y;
     neighbours near;
     int32_t level, magnitude;
     uint32_t local, scale, around, pattern, exact;
@@ -110,22 +108,27 @@ typedef struct {
     slot *slots[INPUTS]; /* of the magnitude's first node */
 } lane;
 
-enum {
-    ZERO_SLOTS = 128 + 43 * 32 + COLUMNS + ROWS + 81 + 512,
-    SIGN_SLOTS = 81 + ROWS + COLUMNS + 81 + 27 * 64,
-    SIZE_SLOTS = NODES * (128 + 43 * 32 + COLUMNS + ROWS + 81 + 512)
-};
+/* What all weights of one channel, or of one place, have been. */
+typedef struct {
+    uint64_t sum; /* of magnitudes */
+    uint32_t count; /* of weights */
+} tally;
+
+/* What grows with the shape, so that small matrices need little memory; it lies behind the state. */
+typedef struct {
+    slot *slots[3], *own[3]; /* of the zero flag, of the sign, of the magnitude */
+    int32_t (*weights[3])[INPUTS + 1][BUCKETS];
+    tally *channels, *places;
+    flag *flags;
+    lane *lanes;
+    size_t end; /* bytes up to here */
+} parts;
 
 typedef struct {
-    slot zero[ZERO_SLOTS], sign[SIGN_SLOTS], size[SIZE_SLOTS];
-    slot own[1 + 1 + NODES];
-    int32_t weights[KINDS + 1 + NODES][INPUTS + 1][BUCKETS];
+    parts of;
     uint64_t row_sum[LANES];
-    uint64_t channel_sum[CHANNELS], channel_count[CHANNELS];
-    uint64_t place_sum[CHANNELS], place_count[CHANNELS];
-    uint64_t sum, count;
-    flag flags[LANES];
-    lane lanes[LANES];
+    uint64_t sum;
+    uint32_t count;
     uint32_t kept[LANES];
     uint16_t chances[DOUBTS];
     uint16_t logs[SMALL];
@@ -164,10 +167,9 @@ static int32_t log_of(uint32_t x) {
     return (int32_t)(256 * top + LOGS[((x << (15 - top)) >> 7) & 255]);
 }
 
-static int32_t log_mean(uint64_t sum, uint64_t count) {
+static int32_t log_mean(uint64_t sum, uint32_t count) {
     /* Numbers of 32 bits, which nearly all are, divide faster. */
-    const uint64_t x = 1 + ((sum | count) >> 31 ? sum / (count + 1)
-                                                : (uint32_t)sum / ((uint32_t)count + 1));
+    const uint64_t x = 1 + (sum >> 32 ? sum / (count + 1ull) : (uint32_t)sum / (count + 1));
     return log_of(x > 65535 ? 65535 : (uint32_t)x);
 }
 
@@ -199,7 +201,7 @@ static void init_mixer(mixer *m, slot *slots, slot *own, int32_t (*weights)[INPU
 
 static void init_tables(state *s) {
     for (uint32_t x = 0; x < DOUBTS; x++) {
-        uint64_t odds = (uint64_t)POWERS[x & 255] << (x >> 8);
+        uint64_t odds = (65536ull + POWERS[x & 255]) << (x >> 8);
         s->chances[x] = (uint16_t)(((uint64_t)1 << 32) / (65536 + odds));
     }
     s->logs[0] = 0;
@@ -211,22 +213,62 @@ static void init_tables(state *s) {
     for (uint32_t seen = 0; seen < SMALL / UNIT; seen++) s->buckets[seen] = bucket_of(seen);
 }
 
-/* Start with nothing learnt. Only slots that the shape can reach are there, so that small matrices
- * need little memory. */
-static void init_state(state *s, const dcz_context_shape *shape) {
+/* How many contexts each input of the three kinds of flags has, and how many nodes each kind. */
+typedef struct {
+    uint32_t width[3][INPUTS], inputs[3], nodes[3], sets[3], columns;
+} extent;
+
+static extent reach(const dcz_context_shape *shape) {
     const uint32_t columns = (uint32_t)(shape->columns < COLUMNS ? shape->columns : COLUMNS);
     const uint32_t rows = (uint32_t)(shape->rows < ROWS ? shape->rows : ROWS);
     const uint32_t largest = shape->positive > shape->negative ? shape->positive : shape->negative;
-    const uint32_t zero[] = {128, 43 * 32, columns, rows, 81, 512};
-    const uint32_t sign[] = {81, rows, columns, 81, 27 * 64};
-    init_mixer(&s->mixers[0], s->zero, s->own, s->weights, KINDS, 1, zero, 6);
-    init_mixer(&s->mixers[1], s->sign, s->own + 1, s->weights + KINDS, 1, 1, sign, 5);
     const uint32_t nodes = 4 * length_of(largest);
-    init_mixer(&s->mixers[2], s->size, s->own + 2, s->weights + KINDS + 1, nodes, nodes, zero, 6);
-    memset(s->channel_sum, 0, columns * sizeof *s->channel_sum);
-    memset(s->channel_count, 0, columns * sizeof *s->channel_count);
-    memset(s->place_sum, 0, columns * sizeof *s->place_sum);
-    memset(s->place_count, 0, columns * sizeof *s->place_count);
+    const extent found = {{{128, 43 * 32, columns, rows, 81, 512},
+                           {81, rows, columns, 81, 27 * 64, 0},
+                           {128, 43 * 32, columns, rows, 81, 512}},
+                          {6, 5, 6},
+                          {1, 1, nodes},
+                          {KINDS, 1, nodes},
+                          columns};
+    return found;
+}
+
+/* The next part of the workspace; without one, nowhere. */
+static void *cut(void *workspace, size_t *end, size_t size) {
+    void *at = workspace ? (uint8_t *)workspace + *end : 0;
+    *end += (size + 7) / 8 * 8;
+    return at;
+}
+
+static parts lay_out(void *workspace, const dcz_context_shape *shape) {
+    const extent e = reach(shape);
+    const size_t lanes = shape->rows < LANES ? (size_t)shape->rows : LANES;
+    size_t end = sizeof(state);
+    parts p;
+    for (uint32_t kind = 0; kind < 3; kind++) {
+        size_t slots = 0;
+        for (uint32_t i = 0; i < e.inputs[kind]; i++) slots += e.nodes[kind] * e.width[kind][i];
+        p.slots[kind] = cut(workspace, &end, slots * sizeof *p.slots[kind]);
+        p.own[kind] = cut(workspace, &end, e.nodes[kind] * sizeof *p.own[kind]);
+        p.weights[kind] = cut(workspace, &end, e.sets[kind] * sizeof *p.weights[kind]);
+    }
+    p.channels = cut(workspace, &end, e.columns * sizeof *p.channels);
+    p.places = cut(workspace, &end, e.columns * sizeof *p.places);
+    p.flags = cut(workspace, &end, lanes * sizeof *p.flags);
+    p.lanes = cut(workspace, &end, lanes * sizeof *p.lanes);
+    p.end = end;
+    return p;
+}
+
+/* Start with nothing learnt. */
+static void init_state(state *s, const dcz_context_shape *shape) {
+    const extent e = reach(shape);
+    s->of = lay_out(s, shape);
+    for (uint32_t kind = 0; kind < 3; kind++)
+        init_mixer(&s->mixers[kind], s->of.slots[kind], s->of.own[kind], s->of.weights[kind],
+                   e.sets[kind], e.nodes[kind], e.width[kind], e.inputs[kind]);
+    memset(s->of.channels, 0, e.columns * sizeof *s->of.channels);
+    memset(s->of.places, 0, e.columns * sizeof *s->of.places);
     s->sum = s->count = 0;
     init_tables(s);
 }
@@ -355,9 +397,9 @@ static uint32_t at_most(uint32_t x, uint32_t most) { return x < most ? x : most;
 static uint32_t sign_of(int32_t level) { return level > 0 ? 2 : level < 0 ? 1 : 0; }
 
 static neighbours look(const job *j, const lane *l) {
-    const uint64_t columns = j->shape->columns, wide = j->shape->plane_width;
-    const uint64_t plane = wide * j->shape->plane_height, c = l->column;
-    const uint64_t x = l->x, y = l->y;
+    const size_t columns = (size_t)j->shape->columns, wide = (size_t)j->shape->plane_width;
+    const size_t plane = wide * (size_t)j->shape->plane_height, c = l->column;
+    const uint32_t x = l->x, y = l->y;
     const int32_t *at = j->levels + l->row * columns + c;
     neighbours n;
     n.left = c > 0 ? at[-1] : 0;
@@ -379,17 +421,17 @@ static neighbours look(const job *j, const lane *l) {
  * magnitudes so far, and level its logarithm. */
 static void survey(const state *s, lane *l, uint64_t mean, int32_t level) {
     const neighbours *n = &l->near;
-    const uint64_t channel = l->channel % CHANNELS, place = l->place % CHANNELS;
+    const uint32_t channel = l->channel % CHANNELS, place = l->place % CHANNELS;
     const int32_t scale = log_mean(256 * s->row_sum[l->row % LANES] + mean, l->column) +
-                          log_mean(256 * s->channel_sum[channel] + mean, s->channel_count[channel]) +
-                          log_mean(256 * s->place_sum[place] + mean, s->place_count[place]) -
+                          log_mean(256 * s->of.channels[channel].sum + mean, s->of.channels[channel].count) +
+                          log_mean(256 * s->of.places[place].sum + mean, s->of.places[place].count) -
                           2 * level;
-    uint64_t around = 3 * (uint64_t)size_of(n->up) + size_of(n->up2);
-    around += 2 * ((uint64_t)size_of(n->left) + size_of(n->channel) + size_of(n->north));
-    around += (uint64_t)size_of(n->left2) + size_of(n->channel2) + size_of(n->northwest);
-    around += (uint64_t)size_of(n->northeast) + size_of(n->west2) + size_of(n->north2);
+    uint32_t around = 3 * size_of(n->up) + size_of(n->up2); /* of magnitudes up to 2^16 */
+    around += 2 * (size_of(n->left) + size_of(n->channel) + size_of(n->north));
+    around += size_of(n->left2) + size_of(n->channel2) + size_of(n->northwest);
+    around += size_of(n->northeast) + size_of(n->west2) + size_of(n->north2);
     l->scale = scale < 0 ? 0 : at_most((uint32_t)scale * 6 / 256, 127);
-    l->local = around < 12 ? (uint32_t)around
+    l->local = around < 12 ? around
                            : at_most(12 + (uint32_t)(log_mean(around - 1, 0) - log_of(12)) * 6 / 256, 63);
     l->around = at_most(size_of(n->left), 2) + 3 * at_most(size_of(n->up), 2) +
                 9 * at_most(size_of(n->channel), 2) + 27 * at_most(size_of(n->north), 2);
@@ -403,8 +445,8 @@ static void survey(const state *s, lane *l, uint64_t mean, int32_t level) {
 static void predict_zero(const state *s, const lane *l, flag *f) {
     const uint32_t contexts[INPUTS] = {l->scale,
                                        l->scale / 3 * 32 + l->local / 2,
-                                       (uint32_t)(l->column % COLUMNS),
-                                       (uint32_t)(l->row % ROWS),
+                                       l->column % COLUMNS,
+                                       l->row % ROWS,
                                        l->around,
                                        l->pattern};
     const uint32_t set = l->local > 20 ? 3 : l->local > 6 ? 2 : l->local > 0 ? 1 : 0;
@@ -418,11 +460,11 @@ static void predict_sign(const state *s, const lane *l, flag *f) {
     const uint32_t contexts[INPUTS] = {
         sign_of(n->west) + 3 * sign_of(n->north) + 9 * sign_of(n->northwest) +
             27 * sign_of(n->northeast),
-        (uint32_t)(l->row % ROWS),
-        (uint32_t)(l->column % COLUMNS),
+        l->row % ROWS,
+        l->column % COLUMNS,
         sign_of(n->left) + 3 * sign_of(n->left2) + 9 * sign_of(n->up) + 27 * sign_of(n->up2),
         sign_of(n->channel) + 3 * sign_of(n->channel2) + 9 * sign_of(n->north) +
-            27 * (uint32_t)(l->place % 64)};
+            27 * (l->place % 64)};
     slot *at[INPUTS];
     find_slots(&s->mixers[1], contexts, at, 5);
     predict(s, &s->mixers[1], f, 0, 0, at, 5);
@@ -446,8 +488,8 @@ static void predict_size(const state *s, const lane *l, flag *f) {
 static void start_size(const state *s, lane *l, uint32_t most) {
     const uint32_t contexts[INPUTS] = {l->scale,
                                        l->scale / 3 * 32 + l->local / 2,
-                                       (uint32_t)(l->column % COLUMNS),
-                                       (uint32_t)(l->row % ROWS),
+                                       l->column % COLUMNS,
+                                       l->row % ROWS,
                                        l->around,
                                        l->exact};
     find_slots(&s->mixers[2], contexts, l->slots, 6);
@@ -482,24 +524,24 @@ static void code_sizes(job *j, lane *lanes, uint32_t count) {
     for (uint32_t k = 0; k < count; k++) {
         lane *l = &lanes[s->kept[k]];
         start_size(s, l, top[l->level < 0]);
-        s->flags[left].lane = s->kept[k];
+        s->of.flags[left].lane = s->kept[k];
         left += l->depth > 0;
     }
     while (left) {
         const uint32_t flags = left;
         for (uint32_t k = 0; k < flags; k++)
-            predict_size(s, &lanes[s->flags[k].lane], &s->flags[k]);
+            predict_size(s, &lanes[s->of.flags[k].lane], &s->of.flags[k]);
         for (uint32_t k = 0; k < flags; k++) {
-            flag *f = &s->flags[k];
+            flag *f = &s->of.flags[k];
             lane *l = &lanes[f->lane];
             f->bit = code_bit(&j->c, f->chance, j->c.decoding ? 0 : wanted(l));
             take_size(l, f->bit);
         }
-        learn(s->flags, flags, j->shape->rate);
+        learn(s->of.flags, flags, j->shape->rate);
         left = 0;
         for (uint32_t k = 0; k < flags; k++) {
-            const uint32_t next = s->flags[k].lane;
-            s->flags[left].lane = next;
+            const uint32_t next = s->of.flags[k].lane;
+            s->of.flags[left].lane = next;
             left += lanes[next].depth > 0;
         }
     }
@@ -512,38 +554,38 @@ static void code_signs(job *j, lane *lanes, uint32_t count) {
         for (uint32_t k = 0; k < count; k++) lanes[s->kept[k]].level = shape->positive ? 1 : -1;
         return;
     }
-    for (uint32_t k = 0; k < count; k++) predict_sign(s, &lanes[s->kept[k]], &s->flags[k]);
+    for (uint32_t k = 0; k < count; k++) predict_sign(s, &lanes[s->kept[k]], &s->of.flags[k]);
     for (uint32_t k = 0; k < count; k++) {
-        flag *f = &s->flags[k];
+        flag *f = &s->of.flags[k];
         lane *l = &lanes[s->kept[k]];
         f->bit = code_bit(&j->c, f->chance, l->level < 0);
         l->level = 1 - 2 * (int32_t)f->bit;
     }
-    learn(s->flags, count, shape->rate);
+    learn(s->of.flags, count, shape->rate);
 }
 
 /* Return how many lanes are not zero; s->kept lists them. */
 static uint32_t code_zeros(job *j, lane *lanes, uint32_t count) {
     state *s = j->s;
     uint32_t kept = 0;
-    const uint64_t mean = 256 * s->sum / (s->count + 1);
+    const uint64_t mean = 256 * s->sum / (s->count + 1ull);
     const int32_t level = log_mean(mean, 0);
     for (uint32_t k = 0; k < count; k++) {
         lane *l = &lanes[k];
-        l->level = j->c.decoding ? 0 : j->levels[l->row * j->shape->columns + l->column];
+        l->level = j->c.decoding ? 0 : j->levels[l->row * (size_t)j->shape->columns + l->column];
         l->magnitude = (int32_t)size_of(l->level);
         l->near = look(j, l);
         survey(s, l, mean, level);
-        predict_zero(s, l, &s->flags[k]);
+        predict_zero(s, l, &s->of.flags[k]);
     }
     for (uint32_t k = 0; k < count; k++) {
-        flag *f = &s->flags[k];
+        flag *f = &s->of.flags[k];
         f->bit = code_bit(&j->c, f->chance, lanes[k].level != 0);
         if (j->c.decoding) lanes[k].level = (int32_t)f->bit;
         s->kept[kept] = k;
         kept += f->bit;
     }
-    learn(s->flags, count, j->shape->rate);
+    learn(s->of.flags, count, j->shape->rate);
     return kept;
 }
 
@@ -565,17 +607,17 @@ static int code_diagonal(job *j, lane *lanes, uint32_t count) {
     code_sizes(j, lanes, kept);
     for (uint32_t k = 0; k < count; k++) {
         lane *l = &lanes[k];
-        const uint64_t channel = l->channel % CHANNELS, place = l->place % CHANNELS;
+        const uint32_t channel = l->channel % CHANNELS, place = l->place % CHANNELS;
         const uint32_t size = l->level ? l->value : 0;
         if (size > (l->level < 0 ? shape->negative : shape->positive)) return DCZ_RANGE;
         if (j->c.decoding)
-            j->levels[l->row * shape->columns + l->column] =
+            j->levels[l->row * (size_t)shape->columns + l->column] =
                 l->level < 0 ? -(int32_t)size : (int32_t)size;
         s->row_sum[l->row % LANES] += size;
-        s->channel_sum[channel] += size;
-        s->channel_count[channel]++;
-        s->place_sum[place] += size;
-        s->place_count[place]++;
+        s->of.channels[channel].sum += size;
+        s->of.channels[channel].count++;
+        s->of.places[place].sum += size;
+        s->of.places[place].count++;
         s->sum += size;
         s->count++;
         step_on(shape, l);
@@ -585,17 +627,17 @@ static int code_diagonal(job *j, lane *lanes, uint32_t count) {
 
 static int code_all(job *j) {
     state *s = j->s;
-    const uint64_t rows = j->shape->rows, columns = j->shape->columns;
+    const uint32_t rows = (uint32_t)j->shape->rows, columns = (uint32_t)j->shape->columns;
     init_state(s, j->shape);
-    for (uint64_t first = 0; first < rows; first += LANES) {
-        const uint64_t band = rows - first < LANES ? rows - first : LANES;
+    for (uint32_t first = 0; first < rows; first += LANES) {
+        const uint32_t band = rows - first < LANES ? rows - first : LANES;
         memset(s->row_sum, 0, sizeof s->row_sum);
-        memset(s->lanes, 0, sizeof s->lanes);
-        for (uint64_t r = 0; r < band; r++) s->lanes[r].row = first + r;
-        for (uint64_t diagonal = 0; diagonal < band + columns - 1; diagonal++) {
-            const uint64_t from = diagonal < columns ? 0 : diagonal - columns + 1;
-            const uint64_t to = diagonal < band ? diagonal + 1 : band;
-            const int status = code_diagonal(j, s->lanes + from, (uint32_t)(to - from));
+        memset(s->of.lanes, 0, band * sizeof *s->of.lanes);
+        for (uint32_t r = 0; r < band; r++) s->of.lanes[r].row = first + r;
+        for (uint32_t diagonal = 0; diagonal < band + columns - 1; diagonal++) {
+            const uint32_t from = diagonal < columns ? 0 : diagonal - columns + 1;
+            const uint32_t to = diagonal < band ? diagonal + 1 : band;
+            const int status = code_diagonal(j, s->of.lanes + from, to - from);
             if (status) return status;
         }
     }
@@ -603,18 +645,21 @@ static int code_all(job *j) {
 }
 
 static int usable(const dcz_context_shape *shape, const void *workspace, size_t workspace_size) {
-    const uint64_t most = (uint64_t)1 << 40;
-    if (!workspace || workspace_size < sizeof(state) || (uintptr_t)workspace % 8) return 0;
-    if (!shape->rows || !shape->columns || shape->rows > most / shape->columns) return 0;
+    const uint64_t most = 1 << 30;
+    if (!shape->rows || !shape->columns || shape->rows > most || shape->columns > most) return 0;
+    if (shape->rows * shape->columns > most) return 0;
+    const uint32_t columns = (uint32_t)shape->columns;
     if (!shape->plane_height || !shape->plane_width) return 0;
-    if (shape->plane_height > shape->columns / shape->plane_width) return 0;
-    if (shape->columns % (shape->plane_height * shape->plane_width)) return 0;
+    if (shape->plane_height > columns || shape->plane_width > columns) return 0;
+    const uint32_t high = (uint32_t)shape->plane_height, wide = (uint32_t)shape->plane_width;
+    if (columns % high || columns / high % wide) return 0;
     if (!shape->positive && !shape->negative) return 0;
-    return shape->positive <= 65536 && shape->negative <= 65536 && shape->rate >= 1 &&
-           shape->rate <= 64;
+    if (shape->positive > 65536 || shape->negative > 65536) return 0;
+    if (!workspace || (uintptr_t)workspace % 8) return 0;
+    return shape->rate >= 1 && shape->rate <= 64 && workspace_size >= dcz_context_workspace(shape);
 }
 
-size_t dcz_context_workspace(void) { return sizeof(state); }
+size_t dcz_context_workspace(const dcz_context_shape *shape) { return lay_out(0, shape).end; }
 
 int dcz_context_encode(const dcz_context_shape *shape, const int32_t *levels, uint8_t *out,
                        size_t capacity, size_t *written, void *workspace, size_t workspace_size) {

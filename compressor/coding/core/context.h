@@ -20,8 +20,8 @@ typedef struct {
     uint32_t rate;                      /* learning rate of the mixer, 1 to 64 */
 } dcz_context_shape;
 
-/* Bytes of scratch that both functions need, aligned to 8. */
-size_t dcz_context_workspace(void);
+/* Bytes of scratch that both functions need for a matrix of this shape, aligned to 8. */
+size_t dcz_context_workspace(const dcz_context_shape *shape);
 
 /* Write levels to out; *written says how many bytes it took. DCZ_NO_ROOM: over capacity. */
 int dcz_context_encode(const dcz_context_shape *shape, const int32_t *levels, uint8_t *out,

@@ -1,0 +1,288 @@
+"""The C decoder for devices: it reads what Python reads, bit for bit, refuses what Python refuses,
+and never steps out of a buffer. Without a C compiler there is nothing to be tested."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from compressor.artifact import Limits, Mode, Shared, decode, encode, read
+from compressor.artifact.types import DTYPES
+from compressor.errors import ArtifactError
+from tests.fuzz.artifacts import SEGMENT, artifacts
+from tests.fuzz.core import SANITIZED, STRICT
+from tests.fuzz.mutants import SEALED, mutant
+
+ROOT = Path(__file__).parents[1]
+EDGE, CORE, GOLDEN = (
+    ROOT / "edge" / "c",
+    ROOT / "compressor" / "coding" / "core",
+    ROOT / "tests" / "golden",
+)
+SOURCES = [
+    *sorted(path for path in EDGE.glob("*.c") if path.name != "example.c"),
+    CORE / "context.c",
+]
+FLAGS = [*STRICT, "-I", str(EDGE), "-I", str(CORE)]
+COMPILER = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
+LIMIT, SMALL = 4 << 30, 1 << 12
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+
+
+def build(output: Path, options: Sequence[str], main: Path) -> Path:
+    assert COMPILER
+    files = [*SOURCES, main]
+    subprocess.run([COMPILER, *FLAGS, *options, *map(str, files), "-o", str(output)], check=True)
+    return output
+
+
+def sanitizers(folder: Path) -> Sequence[str]:
+    """The options of sanitizers, where they work."""
+    assert COMPILER
+    command = [COMPILER, *SANITIZED, "-x", "c", "-", "-o", str(folder / "nothing")]
+    source = "int main(void) { return 0; }"
+    found = subprocess.run(command, input=source, text=True, capture_output=True, check=False)
+    return SANITIZED if not found.returncode else ("-O1",)
+
+
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("replay")
+    return build(folder / "replay", sanitizers(folder), ROOT / "tests" / "edge_replay.c")
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the segments of `artifacts`, and checksums taken as true."""
+    folder = tmp_path_factory.mktemp("trusting")
+    options = [f"-DDCZ_SEGMENT={SEGMENT}", "-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION"]
+    main = ROOT / "tests" / "edge_replay.c"
+    return build(folder / "replay", [*sanitizers(folder), *options], main)
+
+
+def run(binary: Path, files: Sequence[Path], folder: Path | None = None, limit: int = LIMIT) -> Any:
+    """What it says of each file: the code of opening it, a line of each tensor and the graph."""
+    command = [str(binary), str(limit), str(folder or "-"), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: list[list[list[int]]] = []
+    for line in done.stdout.splitlines():
+        what, *words = line.split()
+        if what == "open":
+            found.append([[int(words[0])]])
+        else:
+            found[-1].append([int(word) for word in ([] if what == "graph" else [what]) + words])
+    assert len(found) == len(files)
+    return found
+
+
+def assert_holds(
+    folder: Path, number: int, line: list[list[int]], expected: dict[str, Any]
+) -> None:
+    """File ``number`` of a folder is these tensors, in this order."""
+    assert [each[0] for each in line] == [0] * len(line)
+    for place, (name, array) in enumerate(expected.items(), 1):
+        assert (folder / f"{number}-name{place}").read_text("utf-8") == name
+        assert (folder / f"{number}-tensor{place}").read_bytes() == array.tobytes(), name
+        assert line[place] == [0, DTYPES.index(array.dtype.newbyteorder("<")), *array.shape]
+
+
+def texts(folder: Path, number: int) -> dict[str, str]:
+    keys = sorted(folder.glob(f"{number}-key*"))
+    values = (folder / key.name.replace("key", "value") for key in keys)
+    return {
+        key.read_text("utf-8"): value.read_text("utf-8")
+        for key, value in zip(keys, values, strict=True)
+    }
+
+
+def test_good_files_come_out_bit_for_bit(replay: Path, tmp_path: Path) -> None:
+    files = sorted((GOLDEN / "good").glob("*.dcz"))
+    for number, (path, line) in enumerate(zip(files, run(replay, files, tmp_path), strict=True)):
+        artifact = read(path)
+        assert_holds(tmp_path, number, line, artifact.tensors())
+        assert texts(tmp_path, number) == artifact.metadata
+        graph = tmp_path / f"{number}-graph0"
+        assert (graph.read_bytes() if graph.exists() else None) == artifact.graph
+
+
+def test_bad_files_are_refused(replay: Path) -> None:
+    files = sorted((GOLDEN / "bad").glob("*.dcz"))
+    for path, line in zip(files, run(replay, files), strict=True):
+        assert any(each[0] for each in line), path.name
+        assert all(each[0] in (0, *range(5, 9)) for each in line), path.name
+
+
+def test_the_largest_codebook_is_read(replay: Path, tmp_path: Path) -> None:
+    """65,536 entries, whose indices take four bytes."""
+    rng = np.random.default_rng(0)
+    book = np.arange(1, 65537).astype(np.float32)
+    indices = rng.integers(0, 65537, (300, 7)).astype(np.uint32)
+    indices[0, 0] = 65536
+    tensors = {"w": Shared(indices, book), "few": Shared((indices > 60000) * indices, book)}
+    (tmp_path / "x.dcz").write_bytes(encode(tensors, profile="huffman"))
+    (line,) = run(replay, [tmp_path / "x.dcz"], tmp_path)
+    assert_holds(tmp_path, 0, line, {name: tensor.dense() for name, tensor in tensors.items()})
+
+
+def compare(binary: Path, folder: Path, numbers: range) -> int:
+    """Of mutants, with checksums taken as true, C makes what Python makes; how many it takes."""
+    blobs = [mutant(number).blob for number in numbers]
+    files = [folder / f"m{place}.dcz" for place in range(len(blobs))]
+    for path, blob in zip(files, blobs, strict=True):
+        path.write_bytes(blob)
+    found, taken = run(binary, files, folder, SMALL), 0
+    for place, (blob, line) in enumerate(zip(blobs, found, strict=True)):
+        tensors = in_python(blob)
+        refused = any(each[0] for each in line)
+        assert refused == (tensors is None), f"mutant {numbers[place]}"
+        if tensors is not None:
+            assert_holds(folder, place, line, tensors)
+            taken += 1
+    return taken
+
+
+def in_python(blob: bytes) -> dict[str, Any] | None:
+    with (
+        mock.patch("zlib.crc32", return_value=mock.ANY),
+        mock.patch("compressor.artifact.unpacking._check_crc"),
+        mock.patch("compressor.coding.gaps.SEGMENT", SEGMENT),
+    ):
+        try:
+            artifact = decode(blob, limits=Limits(SMALL, SMALL, SMALL, SMALL))
+            _ = artifact.graph
+            return artifact.tensors()
+        except ArtifactError:
+            return None
+
+
+def test_of_damaged_files_it_makes_what_python_makes(trusting: Path, tmp_path: Path) -> None:
+    assert 300 < compare(trusting, tmp_path, range(0, 3000 * SEALED, SEALED)) < 2700
+
+
+@pytest.mark.slow
+def test_so_it_does_of_many(trusting: Path, tmp_path: Path) -> None:
+    for start in range(1, 6):
+        part = range(start * SEALED << 40, (start << 40) * SEALED + 10_000 * SEALED, SEALED)
+        assert compare(trusting, tmp_path, part) > 1000
+
+
+def test_damaged_files_are_refused_or_whole(replay: Path, tmp_path: Path) -> None:
+    """With checksums: what mutants come to is an error, or what was written."""
+    numbers = [number for number in range(1, 1200) if number % SEALED]
+    found = [mutant(number) for number in numbers]
+    files = [tmp_path / f"m{place}.dcz" for place in range(len(found))]
+    for path, each in zip(files, found, strict=True):
+        path.write_bytes(each.blob)
+    whole, sound = 0, {file.blob: file for file in artifacts()}
+    for place, line in enumerate(run(replay, files, tmp_path, 1 << 20)):
+        for number, each in enumerate(line[1:], 1):
+            written = tmp_path / f"{place}-tensor{number}"
+            if each[0] == 0 and written.exists():
+                name = (tmp_path / f"{place}-name{number}").read_text()
+                origin = sound.get(found[place].blob, found[place].origin)
+                assert written.read_bytes() == origin.tensors[name]
+                whole += 1
+    assert whole
+
+
+def test_the_example_lists_and_decodes(tmp_path: Path) -> None:
+    program = build(tmp_path / "dcz", ["-O1"], EDGE / "example.c")
+    path, artifact = GOLDEN / "good" / "rans.dcz", read(GOLDEN / "good" / "rans.dcz")
+    listed = subprocess.run([program, path], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == list(artifact.names)
+    for name in artifact.names:
+        subprocess.run([program, path, name, tmp_path / "w"], check=True)
+        assert (tmp_path / "w").read_bytes() == artifact.tensor(name).tobytes()
+        shared = artifact.shared(name)
+        if shared is not None:
+            subprocess.run([program, "-i", path, name, tmp_path / "w"], check=True)
+            assert (tmp_path / "w").read_bytes() == shared.indices.tobytes()
+            assert (tmp_path / "w.codebook").read_bytes() == shared.codebook.tobytes()
+
+
+def test_the_example_says_what_is_wrong(tmp_path: Path) -> None:
+    program = build(tmp_path / "dcz", ["-O1"], EDGE / "example.c")
+    for name, said in {"not-dcz": "not a .dcz file", "header-damaged": "damaged"}.items():
+        path = GOLDEN / "bad" / f"{name}.dcz"
+        done = subprocess.run([program, path], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+BARE = ("-std=c11", "-ffreestanding", "-ffunction-sections", "-fdata-sections", "-fno-pic")
+BARE_FLAGS = (
+    *BARE,
+    "-fno-asynchronous-unwind-tables",
+    "-fno-stack-protector",
+    "-I",
+    str(EDGE / "bare"),
+)
+THUMB = (
+    "--target=thumbv7em-none-eabi",
+    "-mcpu=cortex-m4",
+    "-mfloat-abi=hard",
+    "-nostdlibinc",
+    "-Oz",
+)
+MOST_CODE = 16_000
+
+
+def bare(folder: Path, compiler: Sequence[str], linker: Sequence[str]) -> Path:
+    """All of the decoder that `weights` needs, as one file."""
+    objects = []
+    for source in [*SOURCES, EDGE / "bare" / "bare.c"]:
+        objects.append(folder / f"{source.stem}.o")
+        command = [*compiler, *BARE_FLAGS, *FLAGS, "-c", str(source), "-o", str(objects[-1])]
+        subprocess.run(command, check=True)
+    whole = folder / "bare"
+    command = [*linker, "--gc-sections", "-e", "weights", *map(str, objects), "-o", str(whole)]
+    subprocess.run([*command, "--unresolved-symbols=ignore-all"], check=True)
+    return whole
+
+
+def code_bytes(binary: Path) -> int:
+    """Code and constants; nothing is initialised in writable memory."""
+    done = subprocess.run(["size", binary], capture_output=True, text=True, check=True)
+    text, data = map(int, done.stdout.splitlines()[1].split()[:2])
+    assert data == 0
+    return text
+
+
+@pytest.mark.skipif(
+    not (shutil.which("gcc") and shutil.which("size")), reason="gcc or size is missing"
+)
+def test_it_is_small_without_an_operating_system(tmp_path: Path) -> None:
+    """x86-64 without context mixing, for which small devices have no memory; of libc it takes
+    memcpy and memset alone."""
+    compiler = ["gcc", "-Os", "-fcf-protection=none", "-DDCZ_WITHOUT_CONTEXT"]
+    assert 4_000 < code_bytes(bare(tmp_path, compiler, ["ld"])) < MOST_CODE
+    done = subprocess.run(
+        ["nm", "-u", *tmp_path.glob("*.o")], capture_output=True, text=True, check=True
+    )
+    wanted = {line.split()[1] for line in done.stdout.splitlines() if line.startswith(" ")}
+    assert {name for name in wanted if not name.startswith("dcz_")} <= {"memcpy", "memset"}
+
+
+@pytest.mark.skipif(
+    not (shutil.which("clang") and shutil.which("ld.lld")), reason="clang or lld is missing"
+)
+def test_it_is_small_on_a_microcontroller_with_all_modes(tmp_path: Path) -> None:
+    assert 4_000 < code_bytes(bare(tmp_path, ["clang", *THUMB], ["ld.lld"])) < MOST_CODE
+
+
+def test_without_context_mixing_such_tensors_are_refused_and_others_read(tmp_path: Path) -> None:
+    options = ["-O1", "-DDCZ_WITHOUT_CONTEXT"]
+    binary = build(tmp_path / "replay", options, ROOT / "tests" / "edge_replay.c")
+    files = [GOLDEN / "good" / f"{name}.dcz" for name in ("context", "rans")]
+    for path, line in zip(files, run(binary, files), strict=True):
+        codes = [7 if entry.mode is Mode.CONTEXT else 0 for entry in read(path).entries]
+        assert [each[0] for each in line] == [0, *codes]
