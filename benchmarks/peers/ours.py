@@ -25,11 +25,11 @@ def without_data(work: Work) -> Iterator[Made]:
 
 
 def calibrated(work: Work) -> Iterator[Made]:
-    """``--quantize auto --int8`` over training images."""
-    recipe = Recipe(calibrate=Calibrate(), export=Export(int8=True))
+    """``--quantize auto --emit int8`` over training images."""
+    recipe = Recipe(calibrate=Calibrate(), export=Export(emit=("int8",)))
     files = _run(work, recipe, work.data)
     yield _artifact("--quantize auto", _looked_at(work, recipe), files)
-    yield _int8("--quantize auto --int8", _looked_at(work, recipe), files)
+    yield _int8("--quantize auto --emit int8", _looked_at(work, recipe), files)
 
 
 def weights(work: Work) -> Iterator[Made]:
@@ -46,13 +46,13 @@ def channels(work: Work) -> Iterator[Made]:
     cut = Channels(
         target_macs=work.task.macs, criterion="obs", scope="global", round=8, retrain=TRAINING
     )
-    recipe = Recipe(channels=cut, calibrate=Calibrate(), export=Export(int8=True))
+    recipe = Recipe(channels=cut, calibrate=Calibrate(), export=Export(emit=("int8",)))
     files = _run(work, recipe, work.data)
     name = f"--target-macs {work.task.macs:g} --quantize auto"
     dense = files["onnx"]
     yield Made(name, TOOL, work.trained_on, ".onnx", len(dense), dense)
     yield _artifact(name, work.trained_on, files)
-    yield _int8(f"{name} --int8", work.trained_on, files)
+    yield _int8(f"{name} --emit int8", work.trained_on, files)
 
 
 def _run(work: Work, recipe: Recipe, data: Data | None) -> dict[str, bytes]:
