@@ -261,14 +261,24 @@ def test_a_residual_stream_that_only_its_own_blocks_read() -> None:
 
 def test_depthwise_and_grouped_convolutions() -> None:
     module = nn.Sequential(
-        *(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU()),
-        *(nn.Conv2d(8, 12, 1), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=2), nn.Flatten()),
+        *(nn.Conv2d(2, 9, 3), nn.ReLU(), nn.Conv2d(9, 9, 3, groups=9), nn.ReLU()),
+        *(nn.Conv2d(9, 12, 1), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=2), nn.Flatten()),
     )
     silence(module[2], 3, value=1.0)  # what comes before is lost, what goes on is a constant
     deafen(module[4], 5)
     deafen(module[6], 4)  # position 4 of both groups
     found = removed_without_change(module, 2, 10, 10)
-    assert found == {"0": 6, "2": 6, "4": 10, "6": 6}
+    assert found == {"0": 7, "2": 7, "4": 10, "6": 6}
+
+
+def test_convolutions_of_whole_blocks_keep_whole_blocks() -> None:
+    """32 channels are two blocks of 16: 19 live ones need both, 15 one; 12 are no blocks at all."""
+    for width, dead, left in ((32, 13, 32), (32, 17, 16), (24, 9, 16), (24, 2, 24), (12, 5, 7)):
+        module = nn.Sequential(
+            nn.Conv2d(2, width, 3), nn.ReLU(), nn.Conv2d(width, 5, 1), nn.Flatten()
+        )
+        deafen(module[2], *range(dead))
+        assert removed_without_change(module, 2, 6, 6) == {"0": left, "2": 5}
 
 
 def test_shared_tensors_are_no_place_for_constants() -> None:
@@ -554,7 +564,8 @@ def test_in_order_the_network_computes_the_same_and_its_file_tells_first_channel
     kept = [Kept.from_json(artifact.read(file).metadata["channels"]) for file in files]
     for axis, indices in kept[1].layers.items():
         assert list(indices) == list(range(len(kept[0].layers[axis])))
-    plain, ordered = (compressor.load(file) for file in files)
+    arch = f"{checkpoint.parent / 'arch.py'}:build"
+    plain, ordered = (compressor.load(file, arch=arch) for file in files)
     used = (compressible_layers(ordered)["6"].weight != 0).sum(1).tolist()
     assert used == sorted(used, reverse=True)
     assert used != (compressible_layers(plain)["6"].weight != 0).sum(1).tolist()

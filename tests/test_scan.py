@@ -174,7 +174,7 @@ def test_a_network_that_views_axes_as_one_is_trained_and_scanned(digits: Data) -
     assert layout(module.conv, x) is torch.channels_last
     network = Network(module, x, "viewing", "viewing")
 
-    epochs = fit(module, Training(epochs=1, lr=0.05), Context(data), "train")
+    epochs = fit(module, Training(epochs=5, lr=0.05), Context(data), "train")
     found = scan(network, data, Context(), kinds=["weights"])
 
     assert found.dense.accuracy == pytest.approx(evaluate(module, data, data.validation))

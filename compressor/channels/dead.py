@@ -1,6 +1,7 @@
 """Channels that weight pruning left without effect are removed, and nothing changes by that.
 
-1. Find them on the plain weights that the network computes with (``liveness.py``).
+1. Find them on the plain weights that the network computes with (``liveness.py``). Some stay, where
+   a layer would get a width that runtimes are slower at (``limits.py``).
 2. Put the constants of those that are not zero where ``liveness.py`` says.
 3. Cut (``cutting.py``, which proves the cut), and compare the outputs before and after, in float64.
 4. Put masks and codebooks on again, without what is gone.
@@ -17,9 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compressor.channels.allocation import Removed
 from compressor.channels.constants import Constants
+from compressor.channels.cost import Macs
 from compressor.channels.cutting import Kept, cut, random_inputs
 from compressor.channels.dependencies import Dependencies, Keep, layer_of
+from compressor.channels.limits import Limits
 from compressor.channels.liveness import Liveness
 from compressor.channels.proof import compare, run
 from compressor.channels.propagation import Axis
@@ -72,10 +76,11 @@ def remove_dead(network: Network) -> Removal | None:
         dependencies = Dependencies(plain, example)
         tensors = {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
         found = Liveness(dependencies, Constants(plain, dependencies), tensors)
-        if not len(found.dead):
+        dead = _welcome(found.dead, dependencies)
+        if not len(dead):
             return None
-        small, removal = _without(plain, example, found)
-        _put_on_again(network.module, small, dependencies.keep(found.dead))
+        small, removal = _without(plain, example, found, dead)
+        _put_on_again(network.module, small, dependencies.keep(dead))
     except StageError:
         raise
     except Exception as error:  # a network's own code may fail in any way on its way to a graph
@@ -94,29 +99,41 @@ def _may_have(module: nn.Module) -> bool:
     return any(bool((scale == 0).any()) for scale in scales if scale is not None)
 
 
-def _without(plain: nn.Module, example: Tensor, found: Liveness) -> tuple[nn.Module, Removal]:
+def _welcome(dead: Removed, dependencies: Dependencies) -> Removed:
+    """Those of ``dead`` without which no convolution gets a width that runtimes are slower at."""
+    if not len(dead):
+        return dead
+    axes = dependencies.axes.items()
+    convolved = [classes for (name, _), classes in axes if dependencies.dimensions(name) > 2]
+    limits = Limits.of(Macs(dependencies), keep=1, multiple=1)
+    return limits.in_blocks(dead, np.concatenate([np.zeros(0, dtype=np.int64), *convolved]))
+
+
+def _without(
+    plain: nn.Module, example: Tensor, found: Liveness, dead: Removed
+) -> tuple[nn.Module, Removal]:
     dependencies = found.dependencies
     exact = copy.deepcopy(plain).double()  # where constants are moved, nothing is rounded
-    _move_constants(exact, found)
-    made = cut(exact, example, dependencies, found.dead)
+    _move_constants(exact, found, dead)
+    made = cut(exact, example, dependencies, dead)
     inputs = random_inputs(example).double()
     difference = compare(run(plain, inputs), run(made.module, inputs))
     if not difference <= LOSSLESS:
         raise StageError(f"the outputs would change by {difference:.1e} relative")
-    keep = dependencies.keep(found.dead)
+    keep = dependencies.keep(dead)
     rows = [
         {"layer": layer_of(axis[0]), "before": len(keep[axis]), "after": int(keep[axis].sum())}
         for axis in dependencies.graph.makers
         if axis in keep
     ]
-    kept = Kept.of(dependencies, found.dead, rewritten=made.rewritten)
+    kept = Kept.of(dependencies, dead, rewritten=made.rewritten)
     return made.module.float(), Removal(rows, kept, difference)
 
 
-def _move_constants(module: nn.Module, found: Liveness) -> None:
+def _move_constants(module: nn.Module, found: Liveness, dead: Removed) -> None:
     """Add to biases, or take off means, what the dead channels' constants come to."""
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    gone = found.dependencies.dead(found.dead)
+    gone = found.dependencies.dead(dead)
     with torch.no_grad():
         for reader in found.readers:
             if reader.home is not None:

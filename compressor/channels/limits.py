@@ -16,6 +16,8 @@ from compressor.channels.cost import Macs
 from compressor.channels.importance import Scores
 
 Classes = NDArray[np.int64]
+BLOCKS = (16, 8)
+"""Channels that runtimes compute together: a width that is a multiple of one suits them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,8 @@ class Limits:
 
     def __init__(self, axes: Iterable[Classes], keep: int, multiple: int) -> None:
         self.keep, self.multiple = keep, multiple
+        axes = list(axes)
+        self.count = 1 + max((int(each.max()) for each in axes if len(each)), default=0)
         distinct = {each.tobytes(): each for each in axes}
         counted = [(each, *np.unique(each, return_counts=True)) for each in distinct.values()]
         decided: set[int] = {0}
@@ -72,4 +76,22 @@ class Limits:
             order = step.own[np.lexsort((worth, alive[step.own]))]  # those to go first come first
             alive[order[: len(order) - kept]] = False
             alive[order[len(order) - kept :]] = True
+        return np.flatnonzero(~alive)
+
+    def in_blocks(self, removed: Removed, convolved: Classes) -> Removed:
+        """``removed`` without those that would take a width of whole blocks to one that is not,
+        along axes of classes that are ``convolved``.
+
+        A convolution with 63 channels takes longer than one with 64.
+        """
+        alive = np.ones(self.count, dtype=bool)
+        alive[removed] = False
+        for step in self.steps:
+            whole = len(step.others) + step.width * len(step.own)
+            blocks = BLOCKS if np.isin(step.own, convolved).any() else ()
+            block = next((each for each in blocks if whole % each == 0), 1)
+            left = int(alive[step.own].sum())
+            kept = step.kept(alive, left, self.keep, block)
+            dead = step.own[~alive[step.own]]
+            alive[dead[: kept - left]] = True
         return np.flatnonzero(~alive)
