@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from compressor import checkpoint
-from compressor.benchmarks.channels.thin_resnets import Row, cifar10
+from compressor.benchmarks.channels.thin_resnets import Row, cifar10, limited
 from compressor.benchmarks.environment import command_line
 from compressor.benchmarks.experiments import RESULTS, save
 from compressor.channels.stage import remove_channels
@@ -48,6 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     device = find_device(options.device)
     data = limited(cifar10(options.data_root), options.images)
+    data = replace(data, validation=data.test)  # the curves are its
     context = Context(data, device, options.seed, ConsoleProgress())
     rows: list[Row] = []
     found: dict[str, scales.Scales] = {}
@@ -95,12 +96,6 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--threads", type=int, default=1)
     described.add_argument("--seed", type=int, default=0)
     return described
-
-
-def limited(data: Data, images: int | None) -> Data:
-    """The first so many training images, which are in random order; validation is the test."""
-    train = data.train if images is None else data.train.take(torch.arange(images))
-    return replace(data, train=train, validation=data.test)
 
 
 def training(options: argparse.Namespace, slimming: float) -> Training:

@@ -1,6 +1,7 @@
 """The thin ResNets of the public CIFAR-10 checkpoints, and what the experiments do with them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ Row = dict[str, Any]
 def cifar10(root: Path | None) -> Data:
     """CIFAR-10, a tenth of the training images kept for validation."""
     return datasets.load("cifar10", input_shape=(3, 32, 32), root=root)
+
+
+def limited(data: Data, images: int | None) -> Data:
+    """The first so many training images, which are in random order; None for all."""
+    return data if images is None else replace(data, train=data.train.take(torch.arange(images)))
 
 
 def dense(arch: str, checkpoints: Path) -> Network:
