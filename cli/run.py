@@ -9,6 +9,7 @@ import click
 
 from compressor.cli.shared import (
     FILE,
+    architecture,
     by_flag,
     data_options,
     flag,
@@ -258,6 +259,8 @@ def _recipe(options: dict[str, Any]) -> tuple[Recipe, Targets | None]:
     """The recipe file's settings, changed by the options, changed by ``--set``; and targets."""
     source = options["recipe_file"]
     recipe = Recipe() if source is None else Recipe.read(source)
+    arch = recipe.arch if options["arch"] is None else options["arch"]
+    options["arch"] = architecture(arch, options["arch_args"])
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
     targets = targets_of(recipe, options)
     if targets is not None:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from compressor.cli.shared import FILE, data_options, input_shape, listening, loading_options
+from compressor.cli.shared import (
+    FILE,
+    architecture,
+    data_options,
+    input_shape,
+    listening,
+    loading_options,
+)
 from compressor.errors import OutputError, UsageError
 from compressor.recipe import Recipe
 
@@ -56,6 +63,7 @@ def scan(model: Path, **options: Any) -> None:
     """
     if options["data"] is None:
         raise UsageError("a scan needs labelled images: give --data, for example --data cifar10")
+    options["arch"] = architecture(options["arch"], options["arch_args"])
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
     if options["shape"] is not None:
         changes["input_shape"] = input_shape(options["shape"])

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor import artifact, checkpoint, distributed, loading, unpacking
+from compressor import architectures, artifact, checkpoint, distributed, loading, unpacking
 from compressor.channels import widths
 from compressor.determinism import deterministic
 from compressor.errors import LoadError, UsageError
+from compressor.examples import inputs_of
 from compressor.network import Network
 from compressor.pipeline import Run
 from compressor.progress import Progress
@@ -114,6 +115,11 @@ def load(
     name = arch or decoded.metadata.get("network")
     if name is None:
         raise LoadError(f"{path} does not tell its architecture: give arch=")
+    if arch is None and not architectures.runs_no_code(name):
+        raise LoadError(
+            f"{path} names {name[:100]!r} as its architecture, which is not one known here, and a "
+            "file's word runs no code: give arch="
+        )
     module = loading.module_for(
         name,
         {n: torch.from_numpy(v) for n, v in decoded.tensors().items()},
@@ -148,7 +154,7 @@ def resolve(recipe: Recipe, network: Network, progress: Progress | None = None) 
     return dataclasses.replace(
         recipe,
         arch=network.arch,
-        input_shape=tuple(network.example.shape[1:]),
+        input_shape=shape_of(network),
         threads=recipe.threads or torch.get_num_threads(),
     )
 
@@ -188,7 +194,9 @@ def load_data(
     """
     if recipe.data is None:
         return None
-    shape = None if network is None else tuple(network.example.shape[1:])
+    shape = None if network is None else shape_of(network)
+    if network is not None and shape is None:
+        raise UsageError("--data needs a network of one input; this one takes several")
     if shape is not None and len(shape) != 3:
         raise UsageError(f"--data needs a network for images (C, H, W), not for input {shape}")
     spec = recipe.data
@@ -201,6 +209,12 @@ def load_data(
         mean=spec.mean,
         std=spec.std,
     )
+
+
+def shape_of(network: Network) -> tuple[int, ...] | None:
+    """The only input's shape without the batch; None where there are several."""
+    one = isinstance(network.example, torch.Tensor)
+    return tuple(inputs_of(network.example)[0].shape[1:]) if one else None
 
 
 def _network(module: nn.Module, shape: tuple[int, ...] | None, recipe: Recipe) -> Network:

@@ -38,8 +38,8 @@ def script(path: Path, function: str, input_shape: Shape | None) -> Source:
     once into memory: random augmentation in it is drawn once. Raises DataError with the file,
     line and exception where the user's code raises.
     """
-    make = user_code.function(path, function, "--data", DataError)
-    with user_code.running(path, f"--data {path}", DataError):
+    make = user_code.function(str(path), function, "--data", DataError)
+    with user_code.running(str(path), f"--data {path}", DataError):
         made = make()
         if not isinstance(made, tuple | list) or len(made) != 2:
             raise DataError(f"{path}:{function} must return (train, test), not {_kind(made)}")
