@@ -23,6 +23,14 @@ def outputs_of(output: Any) -> tuple[Tensor, ...]:
     return tuple(leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
 
 
+def answers(output: Any) -> Tensor:
+    """What a network gives as one tensor: of several, the floats of each sample in a row."""
+    if isinstance(output, Tensor):
+        return output
+    parts = [each.flatten(1) for each in outputs_of(output) if each.is_floating_point()]
+    return torch.cat(parts, 1).unsqueeze(2)  # three axes: these are no logits
+
+
 def on(example: Example, device: torch.device | str) -> Example:
     """The same inputs on ``device``."""
     moved = tuple(each.to(device) for each in inputs_of(example))
@@ -32,7 +40,7 @@ def on(example: Example, device: torch.device | str) -> Example:
 def random(example: Example, count: int, generator: torch.Generator) -> Example:
     """``count`` inputs like ``example``: normal floats; whole numbers up to the example's largest.
 
-    What whole numbers mean (a word, a class) is not known, so none is drawn that could be too large.
+    What whole numbers mean (words, classes) is not known: none is drawn that could be too large.
     """
     made = []
     for each in inputs_of(example):
@@ -47,10 +55,7 @@ def random(example: Example, count: int, generator: torch.Generator) -> Example:
 
 def names_of(module: nn.Module, example: Example) -> list[str]:
     """What an exported file calls the inputs: ``input``, or by the arguments of ``forward``."""
-    own = getattr(module, "input_names", None)
     count = len(inputs_of(example))
-    if own is not None and len(own) == count:
-        return list(own)
     if count == 1:
         return ["input"]
     try:

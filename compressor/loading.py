@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor import architectures, checkpoint, files, user_code
 from compressor.architectures import Architecture, Build
 from compressor.errors import LoadError, StageError
+from compressor.examples import Example, inputs_of, outputs_of
 from compressor.models import registry
 from compressor.network import Network
 
@@ -23,6 +24,7 @@ def load(
     arch: str | None = None,
     input_shape: Shape | None = None,
     trust_pickle: bool = False,
+    example: Example | None = None,
 ) -> Network:
     """The network in a checkpoint, in evaluation mode on the CPU, in float32.
 
@@ -30,11 +32,15 @@ def load(
     and shapes of its weights, or is the pickled module itself. A ``.safetensors`` file may say in
     its metadata which channels of which architecture it holds (``network`` and ``channels``, as
     ``compress decompress`` writes them). ``input_shape`` is
-    one input without the batch, (C, H, W); without it, the architecture's own. Raises
+    one input without the batch, (C, H, W); without it, the architecture's own. ``example`` goes
+    before it: an input, batch first, or a tuple of several. Raises
     :class:`LoadError`, also where the network does not run on such an input.
     """
     path = Path(path)
-    content = checkpoint.read(path, trust_pickle=trust_pickle)
+    kind = checkpoint.graph_kind(path)
+    if kind is not None and arch in (None, kind):
+        return _imported(path, kind, input_shape, trust_pickle, example)
+    content = _content(path, kind, trust_pickle)
     told = checkpoint.metadata(path)
     channels, arch = told.get("channels"), _told(path, told) if arch is None else arch
     if isinstance(content, nn.Module) and arch in (None, type(content).__name__):
@@ -45,11 +51,30 @@ def load(
         arch, known = found.name, found.input_shape
         module = fill(found.build, state, path, arch, (channels, input_shape or known))
     shape = input_shape or known
-    if shape is None:
+    if example is None and shape is None:
         raise LoadError(f"{arch} does not tell its input size; add {_shape_flag(module)}")
     module = module.float().eval()
-    example = _accepted(module, shape, arch)
+    example = _accepted(module, _one(example, shape), arch)
     return Network(module, example, path.stem, arch, files.digest(path), channels=channels)
+
+
+def _imported(
+    path: Path, kind: str, shape: Shape | None, trust_pickle: bool, example: Example | None
+) -> Network:
+    """A network that brings its own graph."""
+    from compressor import graphs
+
+    found = graphs.read(path, kind, shape, trust_pickle=trust_pickle, example=example)
+    return Network(found.module, found.example, path.stem, kind, files.digest(path))
+
+
+def _content(path: Path, kind: str | None, trust_pickle: bool) -> checkpoint.State | nn.Module:
+    """Tensors, or a trusted module; of a file with a graph whose class is named, its tensors."""
+    if kind is None:
+        return checkpoint.read(path, trust_pickle=trust_pickle)
+    from compressor import graphs
+
+    return graphs.state(path, kind, trust_pickle=trust_pickle)
 
 
 def _told(path: Path, metadata: Mapping[str, str]) -> str | None:
@@ -65,27 +90,38 @@ def _told(path: Path, metadata: Mapping[str, str]) -> str | None:
     return None
 
 
-def _accepted(module: nn.Module, shape: Shape, arch: str) -> Tensor:
-    """One input of zeros, once the network has turned it into one tensor."""
+def _one(example: Example | None, shape: Shape | None) -> Example:
+    """One input: the first of the examples that are given, or zeros."""
+    if example is None:
+        return torch.zeros(1, *(shape or ()))
+    first = tuple(each[:1] for each in inputs_of(example))
+    return first[0] if isinstance(example, Tensor) else first
+
+
+def _accepted(module: nn.Module, example: Example, arch: str) -> Example:
+    """The input, once the network has turned it into tensors."""
     try:
-        example = torch.zeros(1, *shape)
         with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
-            output = module(example)
+            output = module(*inputs_of(example))
     except Exception as error:  # it may be the user's own code, which may raise anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         refusal = LoadError(
-            f"{arch} does not run on an input of shape {(1, *shape)}, batch first ({reason}): tell "
-            "the right one by --input-shape 1,C,H,W, or in FILE.py by FUNCTION.input_shape"
+            f"{arch} does not run on an input of shape {_shapes(example)}, batch first ({reason}): "
+            "tell the right one by --input-shape 1,C,H,W, or in FILE.py by FUNCTION.input_shape"
         )
         if note := user_code.own_traceback(error):
             refusal.add_note(note)
         raise refusal from error
-    if not isinstance(output, Tensor):
+    if not outputs_of(output):
         raise LoadError(
-            f"{arch} gives a {type(output).__name__}, not one tensor: wrap it in a module that "
-            "returns the logits alone"
+            f"{arch} gives a {type(output).__name__} without any tensor: wrap it in a module that "
+            "returns its tensors"
         )
     return example
+
+
+def _shapes(example: Example) -> str:
+    return " and ".join(str(tuple(each.shape)) for each in inputs_of(example))
 
 
 def build(arch: str, *, classes: int | None = None) -> tuple[nn.Module, Shape | None]:
@@ -96,7 +132,7 @@ def build(arch: str, *, classes: int | None = None) -> tuple[nn.Module, Shape | 
     except TypeError:
         raise LoadError(f"{found.name} does not take a number of classes ({classes})") from None
     if found.input_shape is not None:
-        _accepted(module.eval(), found.input_shape, found.name)
+        _accepted(module.eval(), torch.zeros(1, *found.input_shape), found.name)
     return module, found.input_shape
 
 

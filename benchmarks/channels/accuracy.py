@@ -38,6 +38,7 @@ from compressor.channels import remove_channels
 from compressor.channels.limits import Limits
 from compressor.channels.plan import Plan
 from compressor.errors import StageError
+from compressor.examples import one_image
 from compressor.network import Context, Network
 from compressor.reporting.console import ConsoleProgress
 from compressor.reporting.latency import latency
@@ -184,7 +185,7 @@ def as_fast_as(work: Work, rival: bytes) -> tuple[nn.Module, Row]:
         if name not in found:
             found[name] = module, {"method": "compress", "settings": choice(settings)}
             files[name] = onnx_file(work.network, copy.deepcopy(module))
-    times = latency(files, tuple(work.network.example.shape), seconds=SECONDS)["ms"]
+    times = latency(files, tuple(one_image(work.network.example).shape), seconds=SECONDS)["ms"]
     median = {name: each["median"] for name, each in times.items()}
     names = [name for name in found if median[name] <= MARGIN * median["rival"]]
     if not names:
@@ -252,7 +253,7 @@ def run_report(options: argparse.Namespace) -> None:
             if row["network"] == arch:
                 path = options.folder / f"{arch}-{row['name']}.onnx"
                 files[row["name"]] = path.read_bytes()
-        times[arch] = latency(files, tuple(network.example.shape), seconds=SECONDS)
+        times[arch] = latency(files, tuple(one_image(network.example).shape), seconds=SECONDS)
     content = {
         "rows": rows,
         "latency": times,

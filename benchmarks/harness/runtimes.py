@@ -16,6 +16,7 @@ from compressor.benchmarks.harness.inputs import Declared, shapes_of, values_of
 from compressor.benchmarks.harness.names import RUNTIMES
 from compressor.benchmarks.harness.subjects import Subject
 from compressor.errors import CompressorError, LoadError, UsageError
+from compressor.examples import one_image
 
 
 class Unavailable(CompressorError):
@@ -170,7 +171,7 @@ def load_module(subject: Subject) -> tuple[Any, tuple[int, ...]]:
         input_shape=subject.one_shape,
         trust_pickle=subject.trust_pickle,
     )
-    return network.module, tuple(network.example.shape[1:])
+    return network.module, tuple(one_image(network.example).shape[1:])
 
 
 def _artifact_shape(artifact: Any) -> tuple[int, ...]:

@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from compressor.errors import ExportError
 from compressor.export import verify
 from compressor.export.graph import INPUT
+from compressor.tasks import CLASSIFICATION, Task
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -63,15 +66,18 @@ def quantize(model: bytes, images: Iterable[NDArray[np.float32]]) -> bytes:
 
 def accuracy(
     model: bytes,
-    batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    batches: Iterable[tuple[NDArray[np.float32], Tensor]],
     threads: int = 1,
+    task: Task = CLASSIFICATION,
 ) -> float:
-    """Top-1 accuracy (0 to 1) in ONNX Runtime on batches of images (B, ...) and labels (B,)."""
+    """The task's metric, top-1 accuracy (0 to 1), in ONNX Runtime on batches of images (B, ...) and
+    targets (B, ...); ``task`` is given the first output, as a tensor."""
     runtime = verify.session(model, threads)
-    right = total = 0
-    for images, labels in batches:
-        right += int((verify.run(runtime, INPUT, images).argmax(1) == labels).sum())
-        total += len(labels)
+    right, total = 0.0, 0
+    for images, targets in batches:
+        output = torch.from_numpy(verify.run(runtime, INPUT, images))
+        right += float(task.score(output, torch.as_tensor(targets)).double().sum())
+        total += len(targets)
     return right / total
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from numpy.typing import NDArray
+from torch import Tensor
 
 from compressor.errors import UsageError
 from compressor.export import int8, ort
@@ -69,12 +70,12 @@ def _accuracy(content: bytes, data: Data, threads: int, context: Context) -> flo
     count = math.ceil(len(data.test) / BATCH)
     with context.progress.task("int8: accuracy", count) as advance:
 
-        def test() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        def test() -> Iterator[tuple[NDArray[Any], Tensor]]:
             for x, y in batches(data.test, data, batch_size=BATCH):
-                yield x.numpy(), y.numpy()
+                yield x.numpy(), y
                 advance()
 
-        return int8.accuracy(content, test(), threads)
+        return int8.accuracy(content, test(), threads, data.task)
 
 
 def _ort(model: bytes, inputs: NDArray[Any]) -> Output:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import ExportError
-from compressor.export.graph import INPUT
+from compressor.examples import Example, inputs_of, outputs_of
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,26 @@ def run(runtime: Any, name: str, inputs: Any) -> Any:
         raise ExportError(f"ONNX Runtime cannot run the file: {first_line(error)}") from None
 
 
-def compare(model: bytes, module: nn.Module, inputs: Tensor) -> Difference:
-    """Run ``inputs`` (N, ...) float32 through ONNX Runtime and PyTorch, both on the CPU."""
+def compare(model: bytes, module: nn.Module, inputs: Example) -> Difference:
+    """Run inputs (N, ...) through ONNX Runtime and PyTorch, both on the CPU; the worst output's."""
+    given = inputs_of(inputs)
     with torch.no_grad():
-        expected = module.cpu().eval()(inputs).numpy()
-    return difference(expected, run(session(model), INPUT, inputs.numpy()))
+        expected = [each.numpy() for each in outputs_of(module.cpu().eval()(*given))]
+    runtime = session(model)
+    try:
+        feed = {i.name: x.numpy() for i, x in zip(runtime.get_inputs(), given, strict=True)}
+        found = runtime.run(None, feed)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        raise ExportError(f"ONNX Runtime cannot run the file: {first_line(error)}") from None
+    return worst([difference(e, f) for e, f in zip(expected, found, strict=True)])
 
 
-def check(model: bytes, module: nn.Module, inputs: Tensor, tolerance: float) -> Difference:
+def worst(differences: list[Difference]) -> Difference:
+    """Of several outputs' differences, the largest relative one."""
+    return max(differences, key=lambda each: each.relative)
+
+
+def check(model: bytes, module: nn.Module, inputs: Example, tolerance: float) -> Difference:
     """:func:`compare`, and :class:`ExportError` above ``tolerance`` (relative)."""
     found = compare(model, module, inputs)
     if not found.relative <= tolerance:
@@ -70,7 +82,8 @@ def difference(expected: Any, found: Any) -> Difference:
     if expected.shape != found.shape:
         raise ExportError(f"ONNX gives shape {found.shape}, PyTorch {expected.shape}")
     with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, and no match
-        absolute = float(np.abs(expected - found).max(initial=0.0))
+        gap = np.abs(expected.astype(np.float64) - found.astype(np.float64))
+        absolute = float(gap.max(initial=0.0))
     scale = float(np.abs(expected).max(initial=0.0))
     relative = absolute / scale if scale else absolute
     return Difference(absolute, relative, len(expected))
