@@ -43,6 +43,7 @@ SETTINGS = {
     "mean": "data.mean",
     "std": "data.std",
     "arch": "arch",
+    "task": "task",
     "seed": "seed",
     "threads": "threads",
     "device": "device",
@@ -217,6 +218,7 @@ def _run(model: Path, recipe: Recipe, targets: Targets | None, options: dict[str
         arch=recipe.arch,
         input_shape=recipe.input_shape,
         trust_pickle=options["trust_pickle"],
+        example=api.task_of(recipe).example(),
     )
     progress = listening(options["quiet"] or not first)
     recipe = api.resolve(recipe, network, progress)

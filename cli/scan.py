@@ -63,6 +63,10 @@ def scan(model: Path, **options: Any) -> None:
     """
     if options["data"] is None:
         raise UsageError("a scan needs labelled images: give --data, for example --data cifar10")
+    if options["task"] is not None:
+        raise UsageError(
+            "a scan counts right answers, so it is of classifications: leave --task out"
+        )
     options["arch"] = architecture(options["arch"], options["arch_args"])
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
     if options["shape"] is not None:

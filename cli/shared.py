@@ -101,6 +101,12 @@ def loading_options(function: F) -> F:
             "FILE.py:FUNCTION or MODULE:FUNCTION; without it, recognised from the weights.",
         ),
         arch_arguments,
+        click.option(
+            "--task",
+            metavar="SPEC",
+            help="What the network is for, if not classification: FILE.py:NAME, a class with loss "
+            "and score.",
+        ),
         click.option("--input-shape", "shape", metavar="1,C,H,W", help="One input, batch first."),
         click.option("--seed", type=int, help="Seed of everything random."),
         click.option("--threads", type=int, help="CPU threads [default: all cores]."),

@@ -23,20 +23,21 @@ _brought: dict[str, tuple[str, ...]] = {}
 are not what another one, later in the same process, means by the same name."""
 
 
-def function(where: str, name: str, option: str, failure: type[CompressorError]) -> Any:
+def function(where: str | Path, name: str, option: str, failure: type[CompressorError]) -> Any:
     """``name``, a function or class, from a Python file or, by its dotted name, a module.
 
     Raises ``failure`` for a missing file, module or name, and for what the code itself raises.
     """
-    found = getattr(_module(where, name, option, failure), name, None)
+    found = getattr(_module(str(where), name, option, failure), name, None)
     if not callable(found):
         raise failure(f"{option} {where}:{name}: {where} defines no function or class {name!r}")
     return found
 
 
 @contextlib.contextmanager
-def running(where: str, what: str, failure: type[CompressorError]) -> Iterator[None]:
+def running(where: str | Path, what: str, failure: type[CompressorError]) -> Iterator[None]:
     """Imports of the file's own work, its prints go to stderr, what it raises is explained."""
+    where = str(where)
     first, last = _folders(where)
     before, path = set(sys.modules), list(sys.path)
     for name in [name for name, folders in _brought.items() if folders != first]:

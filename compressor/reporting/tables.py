@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.files import PAGES
+from compressor.reporting import metric
 
 Json = dict[str, Any]
 STAGES = {
@@ -67,7 +68,8 @@ def _show_channels(report: Json, console: Console, *, verbose: bool) -> None:
 
 def stage_table(report: Json) -> Table:
     """One row per stage: bytes really written, and what the network is worth at that point."""
-    figures = ("bytes", "smaller", "sparsity", "bits/w", "accuracy", "params != 0", "MACs != 0")
+    judged = metric.name(report)
+    figures = ("bytes", "smaller", "sparsity", "bits/w", judged, "params != 0", "MACs != 0")
     table = table_of(("stage",), figures)
     for key, label in STAGES.items():
         stage = report["stages"].get(key, {})
@@ -79,7 +81,7 @@ def stage_table(report: Json) -> Table:
             f"{report['network']['fp32_bytes'] / stage['bytes']:.1f}x",
             f"{100 * stage['sparsity']:.2f} %",
             f"{stage['bits_per_weight']:.2f}",
-            percent(stage["accuracy"]),
+            metric.shown(report, stage["accuracy"]),
             f"{stage['nonzero']:,}",
             f"{stage['nonzero_macs']:,}",
         )
@@ -190,12 +192,13 @@ def _notes(report: Json) -> list[str]:
     ]
     if data is not None:
         notes.append(
-            f"accuracy on the {data['test_images']:,} test images of {data['name']}, last epoch"
+            f"{metric.name(report)} on the {data['test_images']:,} test images of {data['name']}, "
+            "last epoch"
         )
     if "targets" in report:
         notes.append(_target_note(report["targets"]))
     if "int8" in export:
-        notes += _int8_notes(export["int8"], report["latency"]["ms"])
+        notes += _int8_notes(report, export["int8"], report["latency"]["ms"])
     return notes + [f"not measured: {item}" for item in report["not_measured"]]
 
 
@@ -217,9 +220,10 @@ def _dead_notes(dead: Json) -> list[str]:
     return [f"dead channels removed: {', '.join(rows)}"] if rows else []
 
 
-def _int8_notes(export: Json, ms: Json) -> list[str]:
+def _int8_notes(report: Json, export: Json, ms: Json) -> list[str]:
     notes = [
-        f"INT8: accuracy {percent(export['accuracy'])} in ONNX Runtime on this CPU; "
+        f"INT8: {metric.name(report)} {metric.shown(report, export['accuracy'])} in ONNX Runtime "
+        f"on this CPU; "
         f"{export['quantized_layers']} of {export['layers']} layers quantized, ranges from "
         f"{export['calibration_images']:,} training images"
     ]
