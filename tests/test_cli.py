@@ -75,7 +75,17 @@ def test_help_lists_every_command_and_the_exit_codes(
 ) -> None:
     done = compress(*arguments)
     assert (done.code, done.err) == (0, "")
-    for word in ("run", "train", "inspect", "decompress", "export", "diff", "patch", "recipe", "130"):
+    for word in (
+        "run",
+        "train",
+        "inspect",
+        "decompress",
+        "export",
+        "diff",
+        "patch",
+        "recipe",
+        "130",
+    ):
         assert re.search(rf"\b{word}\b", done.out)
 
 

@@ -163,7 +163,7 @@ def _optional_files(files: Json, export: Json) -> Iterator[tuple[str, int, str]]
 def emitted_table(rows: dict[str, Json], artifact_bytes: int) -> Table:
     """The files made of an artifact: bytes, and what they compute."""
     table = table_of(("file",), ("bytes", "artifact's", "accuracy"))
-    table.add_column("outputs from the ONNX file's")
+    table.add_column("outputs differ from the ONNX file's by")
     for row in rows.values():
         size, accuracy = row["bytes"], percent(row["accuracy"])
         times = f"{size / artifact_bytes:.1f}x"
@@ -179,8 +179,10 @@ def percent(fraction: float | None) -> str:
 def difference_of(row: Json) -> str:
     """How far a file's outputs are from the ONNX file's, and how far they may be."""
     found = row["difference_relative"]
+    if not row["tolerance"]:
+        return "nothing: it is that file"
     if found is None:
-        return "not finite"
+        return "more than can be said: they are not finite"
     return f"{found:.1e} of the largest output (up to {row['tolerance']:g})"
 
 
@@ -243,7 +245,7 @@ def _emitted_notes(export: Json) -> list[str]:
     """What the files compute that were asked for besides."""
     return [
         f"{EMITTED[name]}: accuracy {percent(export[name]['accuracy'])} in ONNX Runtime on this "
-        f"CPU; outputs from the ONNX file's: {difference_of(export[name])}"
+        f"CPU; outputs differ from the ONNX file's by {difference_of(export[name])}"
         for name in EMITTED
         if name in export
     ]
