@@ -93,7 +93,7 @@ def files(report: Json) -> Grid:
         )
         for key, row in rows_of.items()
     ]
-    headings = ("file", "what it is", "bytes", "smaller", "accuracy", "from the ONNX file")
+    headings = ("file", "what it is", "bytes", "smaller", "accuracy", "outputs differ by")
     return Grid("Files", headings, rows)
 
 

@@ -173,7 +173,7 @@ def _optional_files(files: Json, export: Json) -> Iterator[tuple[str, int, str]]
 def emitted_table(rows: dict[str, Json], artifact_bytes: int) -> Table:
     """The files made of an artifact: bytes, and what they compute."""
     table = table_of(("file",), ("bytes", "artifact's", "accuracy"))
-    table.add_column("outputs from the ONNX file's")
+    table.add_column("outputs differ from the ONNX file's by")
     for row in rows.values():
         size, accuracy = row["bytes"], percent(row["accuracy"])
         times = f"{size / artifact_bytes:.1f}x"
@@ -189,8 +189,10 @@ def percent(fraction: float | None) -> str:
 def difference_of(row: Json) -> str:
     """How far a file's outputs are from the ONNX file's, and how far they may be."""
     found = row["difference_relative"]
+    if not row["tolerance"]:
+        return "nothing: it is that file"
     if found is None:
-        return "not finite"
+        return "more than can be said: they are not finite"
     return f"{found:.1e} of the largest output (up to {row['tolerance']:g})"
 
 
@@ -256,7 +258,8 @@ def _emitted_notes(report: Json) -> list[str]:
     export = report["stages"]["export"]
     return [
         f"{EMITTED[name]}: {metric.name(report)} {metric.shown(report, export[name]['accuracy'])} "
-        f"in ONNX Runtime on this CPU; outputs from the ONNX file's: {difference_of(export[name])}"
+        "in ONNX Runtime on this CPU; outputs differ from the ONNX file's by "
+        f"{difference_of(export[name])}"
         for name in EMITTED
         if name in export
     ]
