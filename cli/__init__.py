@@ -152,6 +152,8 @@ def _explain(error: BaseException) -> int:
         show_error(error.format_message(), hint=_hint(error))
         return error.exit_code
     if isinstance(error, CompressorError):
+        for note in getattr(error, "__notes__", ()):  # what the user's own code raised
+            click.echo(note, err=True)
         show_error(str(error))
         return error.exit_code
     if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough

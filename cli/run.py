@@ -9,6 +9,7 @@ import click
 
 from compressor.cli.shared import (
     FILE,
+    architecture,
     by_flag,
     data_options,
     flag,
@@ -43,6 +44,7 @@ SETTINGS = {
     "mean": "data.mean",
     "std": "data.std",
     "arch": "arch",
+    "task": "task",
     "seed": "seed",
     "threads": "threads",
     "device": "device",
@@ -218,6 +220,7 @@ def _run(model: Path, recipe: Recipe, targets: Targets | None, options: dict[str
         arch=recipe.arch,
         input_shape=recipe.input_shape,
         trust_pickle=options["trust_pickle"],
+        example=api.task_of(recipe).example(),
     )
     progress = listening(options["quiet"] or not first)
     recipe = api.resolve(recipe, network, progress)
@@ -260,6 +263,8 @@ def _recipe(options: dict[str, Any]) -> tuple[Recipe, Targets | None]:
     """The recipe file's settings, changed by the options, changed by ``--set``; and targets."""
     source = options["recipe_file"]
     recipe = Recipe() if source is None else Recipe.read(source)
+    arch = recipe.arch if options["arch"] is None else options["arch"]
+    options["arch"] = architecture(arch, options["arch_args"])
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
     targets = targets_of(recipe, options)
     if targets is not None:

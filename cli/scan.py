@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from compressor.cli.shared import FILE, data_options, input_shape, listening, loading_options
+from compressor.cli.shared import (
+    FILE,
+    architecture,
+    data_options,
+    input_shape,
+    listening,
+    loading_options,
+)
 from compressor.errors import UsageError
 from compressor.files import check_folder
 from compressor.recipe import Recipe
@@ -57,6 +64,11 @@ def scan(model: Path, **options: Any) -> None:
     """
     if options["data"] is None:
         raise UsageError("a scan needs labelled images: give --data, for example --data cifar10")
+    if options["task"] is not None:
+        raise UsageError(
+            "a scan counts right answers, so it is of classifications: leave --task out"
+        )
+    options["arch"] = architecture(options["arch"], options["arch_args"])
     changes = {key: options[name] for name, key in SETTINGS.items() if options[name] is not None}
     if options["shape"] is not None:
         changes["input_shape"] = input_shape(options["shape"])

@@ -70,14 +70,42 @@ def data_options(function: F) -> F:
     return function
 
 
+arch_arguments = click.option(
+    "--arch-arg",
+    "arch_args",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="An argument of --arch's function, as in TOML: width=0.5. May be given several times.",
+)
+
+
+def architecture(arch: str | None, arguments: tuple[str, ...]) -> str | None:
+    """``--arch`` with its ``--arch-arg``. Raises :class:`UsageError`."""
+    if not arguments:
+        return arch
+    if arch is None:
+        raise UsageError("--arch-arg has no effect without --arch: give that too")
+
+    from compressor import architectures
+
+    return architectures.with_arguments(arch, arguments)
+
+
 def loading_options(function: F) -> F:
     """How a network is loaded, and what it runs on."""
     options = (
         click.option(
             "--arch",
             metavar="NAME",
-            help="The network's class: a name of this tool's, torchvision:NAME or "
-            "FILE.py:FUNCTION; without it, recognised from the weights.",
+            help="The network's class: a name of this tool's, torchvision:NAME, timm:NAME, "
+            "FILE.py:FUNCTION or MODULE:FUNCTION; without it, recognised from the weights.",
+        ),
+        arch_arguments,
+        click.option(
+            "--task",
+            metavar="SPEC",
+            help="What the network is for, if not classification: FILE.py:NAME, a class with loss "
+            "and score.",
         ),
         click.option("--input-shape", "shape", metavar="1,C,H,W", help="One input, batch first."),
         click.option("--seed", type=int, help="Seed of everything random."),

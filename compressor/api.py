@@ -9,10 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor import artifact, checkpoint, distributed, loading, unpacking
+from compressor import (
+    architectures,
+    artifact,
+    checkpoint,
+    distributed,
+    graphs,
+    loading,
+    tasks,
+    unpacking,
+)
 from compressor.channels import widths
 from compressor.determinism import deterministic
 from compressor.errors import LoadError, UsageError
+from compressor.examples import inputs_of
 from compressor.network import Network
 from compressor.pipeline import Run
 from compressor.progress import Progress
@@ -20,6 +30,7 @@ from compressor.recipe import Recipe
 from compressor.settings import DataSpec, Targets
 from compressor.storage import load_decoded
 from compressor.targets import search
+from compressor.tasks import CLASSIFICATION, Task
 from compressor.training import data as datasets
 from compressor.training.data import Data
 
@@ -68,7 +79,9 @@ def compress(
             shape = loaded.input_shape if loaded else None
         network = _network(model, shape, recipe)
     else:
-        network = loading.load(model, arch=recipe.arch, input_shape=shape)
+        network = loading.load(
+            model, arch=recipe.arch, input_shape=shape, example=task_of(recipe).example()
+        )
     recipe = resolve(recipe, network, progress)
     loaded = loaded or load_data(recipe, network, data_root)
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,17 +115,20 @@ def load(
 ) -> nn.Module:
     """The network in a ``.dcz`` or ``.safetensors`` file as a torch module, in evaluation mode.
 
-    ``arch`` is needed where the file names none that is known here (a file's word runs no code);
-    ``input_shape``, one input without the batch, where channels are gone and the architecture does
-    not tell it. Raises :class:`ArtifactError` for a damaged artifact and :class:`LoadError` for any
-    other damaged file, and where no class fits.
+    A network that came with its graph comes back from it. ``arch`` is needed where the file names
+    none that is known here (a file's word runs no code); ``input_shape``, one input without the
+    batch, where channels are gone and the architecture does not tell it. Raises
+    :class:`ArtifactError` for a damaged artifact and :class:`LoadError` for any other damaged file,
+    and where no class fits.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
         return loading.load(path, arch=arch, input_shape=input_shape).module
     decoded = artifact.read(path)
     name = arch or decoded.metadata.get("network", "")
-    if arch is None and not loading.is_known(name):
+    if name in graphs.KINDS and arch in (None, name):
+        return graphs.of_onnx(unpacking.onnx_bytes(decoded), path)
+    if arch is None and not architectures.runs_no_code(name):
         what = f"of an architecture that is not known here ({name[:100]!r})" if name else "nameless"
         raise LoadError(
             f"{path}: the network is {what}: give arch=, such as arch='FILE.py:FUNCTION'; "
@@ -152,7 +168,7 @@ def resolve(recipe: Recipe, network: Network, progress: Progress | None = None) 
     return dataclasses.replace(
         recipe,
         arch=network.arch,
-        input_shape=tuple(network.example.shape[1:]),
+        input_shape=shape_of(network),
         threads=recipe.threads or torch.get_num_threads(),
     )
 
@@ -176,6 +192,11 @@ def job(
     run = Run(network, recipe, data, folder, progress)
     if targets is None:
         return run
+    if data is not None and not data.task.higher_is_better:
+        raise UsageError(
+            f"targets weigh bytes against a metric that is better higher, and {data.task.metric} "
+            "is not: give its negative, or a fraction of 1"
+        )
     run.workspace.check(resume=resume, force=force)
     with deterministic(recipe.threads, recipe.device):
         network.module.to(run.context.device)
@@ -192,19 +213,33 @@ def load_data(
     """
     if recipe.data is None:
         return None
-    shape = None if network is None else tuple(network.example.shape[1:])
-    if shape is not None and len(shape) != 3:
+    shape, task = None if network is None else shape_of(network), task_of(recipe)
+    if network is not None and shape is None:
+        raise UsageError("--data needs a network of one input; this one takes several")
+    if task.labels and shape is not None and len(shape) != 3:
         raise UsageError(f"--data needs a network for images (C, H, W), not for input {shape}")
     spec = recipe.data
     return datasets.load(
         spec.spec,
-        input_shape=None if shape is None else (shape[0], shape[1], shape[2]),
+        input_shape=shape,
         root=Path(root) if root is not None else None,
         seed=recipe.seed,
         validation=spec.validation,
         mean=spec.mean,
         std=spec.std,
+        task=task,
     )
+
+
+def task_of(recipe: Recipe) -> Task:
+    """What the recipe's network is for. Raises :class:`UsageError` where its file does not tell."""
+    return CLASSIFICATION if recipe.task is None else tasks.load(recipe.task)
+
+
+def shape_of(network: Network) -> tuple[int, ...] | None:
+    """The only input's shape without the batch; None where there are several."""
+    one = isinstance(network.example, torch.Tensor)
+    return tuple(inputs_of(network.example)[0].shape[1:]) if one else None
 
 
 def _network(module: nn.Module, shape: tuple[int, ...] | None, recipe: Recipe) -> Network:

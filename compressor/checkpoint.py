@@ -37,14 +37,12 @@ def read(path: Path, *, trust_pickle: bool = False) -> State | nn.Module:
     head = _head(path)
     if head.startswith(b"\x89DCZ"):
         raise LoadError(f"{path} is compressed already; unpack it with: compress decompress {path}")
-    if path.suffix == ".onnx":
-        raise LoadError(f"{path} is an ONNX file: give the PyTorch checkpoint it was exported from")
     if head[8:9] == b"{":  # eight bytes of length, then JSON: whatever the name says
         return _state(path, _safetensors(path))
     if not head.startswith((ZIP, PICKLE)):
         raise LoadError(
             f"{path} is not a checkpoint, or only the beginning of one: give a file that "
-            "torch.save or safetensors wrote"
+            "torch.save, torch.export.save, safetensors or an exporter to ONNX wrote"
         )
     content = _torch(path, trust_pickle)
     if not isinstance(content, nn.Module):
@@ -57,7 +55,9 @@ def read(path: Path, *, trust_pickle: bool = False) -> State | nn.Module:
 def _head(path: Path) -> bytes:
     """The first bytes, which tell what a file is."""
     if not path.exists():
-        raise LoadError(f"{path} does not exist: give a checkpoint (.pt, .pth, .th, .safetensors)")
+        raise LoadError(
+            f"{path} does not exist: give a checkpoint (.pt, .pth, .th, .safetensors, .pt2, .onnx)"
+        )
     if path.is_dir():
         raise LoadError(f"{path} is a folder: give the checkpoint file in it")
     try:
@@ -68,6 +68,39 @@ def _head(path: Path) -> bytes:
     if not head:
         raise LoadError(f"{path} is empty (0 bytes): save the checkpoint again")
     return head
+
+
+def graph_kind(path: Path) -> str | None:
+    """One of ``graphs.KINDS`` for a file that brings its graph, whatever its name; else None.
+
+    TorchScript and ``torch.export`` files are zip archives, as those of ``torch.save`` are.
+    """
+    head = _head(path)
+    if head.startswith(ZIP):
+        try:
+            if not zipfile.is_zipfile(path):
+                return None
+            with zipfile.ZipFile(path) as archive:
+                names = {name.partition("/")[2] for name in archive.namelist()}
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise _damaged(path, error) from None
+        if "constants.pkl" in names:
+            return "torchscript"
+        exported = any(name.startswith("models/") or name == "archive_format" for name in names)
+        return "pt2" if exported else None
+    other = head[8:9] == b"{" or head.startswith((PICKLE, b"\x89DCZ"))
+    named = path.suffix == ".onnx" and not other
+    return "onnx" if named or _begins_as_onnx(head) else None
+
+
+def _begins_as_onnx(head: bytes) -> bool:
+    """ONNX's message begins with its version, a small number, and then a field it knows."""
+    return (
+        len(head) > 2
+        and head[0] == 0x08
+        and 0 < head[1] < 0x20
+        and head[2] in b"\x12\x1a\x28\x3a\x42"
+    )
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -104,7 +137,6 @@ def _safetensors(path: Path) -> State:
 
 
 def _torch(path: Path, trust_pickle: bool) -> Any:
-    _refuse_other_archives(path)
     try:
         # A file, not a path: torch.load goes by the suffix of a path.
         with path.open("rb") as file, _unpickling(trust_pickle):
@@ -140,24 +172,6 @@ def _damaged(path: Path, error: Exception) -> LoadError:
     first = re.split(r"\. |\n", str(error).strip())[0][:120]
     reason = f"{type(error).__name__}: {first}" if first else type(error).__name__
     return LoadError(f"{path} is damaged or cut short ({reason}): save or copy it again")
-
-
-def _refuse_other_archives(path: Path) -> None:
-    """TorchScript and torch.export files are zip archives too: say so before torch.load fails."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return
-        with zipfile.ZipFile(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise _damaged(path, error) from None
-    if "constants.pkl" in names:
-        kind = "a TorchScript archive"
-    elif any(name.startswith("models/") or name == "archive_format" for name in names):
-        kind = "a torch.export archive"
-    else:
-        return
-    raise LoadError(f"{path} is {kind}: save model.state_dict() with torch.save instead")
 
 
 def _why_refused(path: Path, error: pickle.UnpicklingError) -> str:

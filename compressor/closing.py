@@ -10,6 +10,7 @@ from contextlib import suppress
 from compressor import __version__, artifact, loading
 from compressor.channels import Kept, order_channels, remove_dead
 from compressor.errors import CompressorError, StageError
+from compressor.examples import one_image
 from compressor.export import graph
 from compressor.layers import bake
 from compressor.network import Network, Row
@@ -38,7 +39,7 @@ def leading(network: Network, channels: str) -> str:
     fewer = Kept.from_json(channels).leading()
     try:
         fresh, _ = loading.build(network.arch)
-        cut = fewer.apply(fresh.eval(), network.example.cpu())
+        cut = fewer.apply(fresh.eval(), one_image(network.example).cpu())
     except CompressorError:
         return channels
     now = {name: value.shape for name, value in plain_state(network.module).items()}

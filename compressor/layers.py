@@ -9,7 +9,7 @@ know that a network is compressed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,16 +23,26 @@ from compressor.errors import StageError
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer that stages may compress: its full name, ``conv`` or ``fc``, and the module."""
+    """One weight that stages may compress: its full name, ``conv`` or ``fc``, and the module.
+
+    Most modules have one, called ``weight``, and the name is the module's. Recurrent layers and
+    attention have several: then ``leaf`` says which, and the name ends in it.
+    """
 
     name: str
     kind: str
     module: nn.Module
+    leaf: str = "weight"
 
     @property
     def weight(self) -> Tensor:
         """The weight that the network computes with, detached."""
-        return cast(Tensor, self.module.weight).detach()
+        return cast(Tensor, getattr(self.module, self.leaf)).detach()
+
+    @property
+    def tensor(self) -> str:
+        """What the weight is called in the network's ``state_dict``."""
+        return f"{self.name}.weight" if self.leaf == "weight" else self.name
 
 
 _CONVOLUTIONS = (
@@ -45,10 +55,14 @@ _CONVOLUTIONS = (
 )
 
 
+_PRODUCTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
 def compressible_layers(module: nn.Module, *, every_name: bool = False) -> dict[str, Layer]:
     """Convolutions and linear layers by name, in the network's own order.
 
-    A layer that the network holds under several names stands under the first, or under each.
+    A layer that the network holds under several names stands under the first, or under each. Each
+    matrix of a recurrent layer, and what attention projects its inputs by, is a linear layer.
     """
     layers = {}
     for name, child in module.named_modules(remove_duplicate=not every_name):
@@ -56,7 +70,25 @@ def compressible_layers(module: nn.Module, *, every_name: bool = False) -> dict[
             layers[name] = Layer(name, "conv", child)
         elif isinstance(child, nn.Linear):
             layers[name] = Layer(name, "fc", child)
+        for leaf in _matrices(child):
+            own = f"{name}.{leaf}" if name else leaf
+            layers[own] = Layer(own, "fc", child, leaf)
     return layers
+
+
+def single_layers(module: nn.Module) -> dict[str, Layer]:
+    """Those of the compressible layers that are modules of one weight, run as such: what measures a
+    layer's inputs and outputs can measure these."""
+    return {n: layer for n, layer in compressible_layers(module).items() if layer.leaf == "weight"}
+
+
+def _matrices(module: nn.Module) -> list[str]:
+    """The names of the weights of a module that has several."""
+    if isinstance(module, nn.RNNBase):
+        return [leaf for leaf in module._flat_weights_names if leaf.startswith("weight_")]
+    if isinstance(module, nn.MultiheadAttention):
+        return [leaf for leaf in _PRODUCTS if getattr(module, leaf, None) is not None]
+    return []
 
 
 def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
@@ -192,13 +224,27 @@ def mask_layer(layer: Layer, mask: Tensor, kind: type[Masked] = Masked) -> None:
 
     What an earlier mask hid is lost. ``kind`` says what pruned weights learn.
     """
-    _strip(layer.module)
-    parametrize.register_parametrization(layer.module, "weight", kind(mask))
+    put_on(layer, kind(mask))
+
+
+def put_on(layer: Layer, step: nn.Module) -> None:
+    """Let ``step`` compute the weight from now on, in place of whatever did."""
+    strip(layer)
+    parametrize.register_parametrization(layer.module, layer.leaf, step)
+    if isinstance(layer.module, nn.RNNBase):
+        # It keeps a list of its weights, which must be looked up each time now. The class is the
+        # module's own: torch has made it for its parametrizations.
+        layer.module.__dict__.pop("_flat_weights", None)
+        type(layer.module)._flat_weights = property(_flat_weights, lambda *_: None)  # type: ignore[assignment]
+
+
+def _flat_weights(module: nn.RNNBase) -> list[Any]:
+    return [getattr(module, name, None) for name in module._flat_weights_names]
 
 
 def change_mask(layer: Layer, mask: Tensor) -> None:
     """Another mask for a masked layer, in place: its weights stay, also those behind the mask."""
-    step = _parametrization(layer.module)
+    step = step_of(layer)
     if not isinstance(step, Masked):
         raise StageError(f"{layer.name} has no mask to change")
     step.mask.copy_(mask)
@@ -207,10 +253,9 @@ def change_mask(layer: Layer, mask: Tensor) -> None:
 def trained_weight(layer: Layer) -> Tensor:
     """What is trained of a layer's weight: the dense weight of a masked layer, also what the mask
     hides; the codebook of a shared one."""
-    if not parametrize.is_parametrized(layer.module, "weight"):
-        return cast(Tensor, layer.module.weight)
-    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
-    return cast(Tensor, steps.original)
+    if not parametrize.is_parametrized(layer.module, layer.leaf):
+        return cast(Tensor, getattr(layer.module, layer.leaf))
+    return cast(Tensor, _steps(layer).original)
 
 
 def behind_mask(layer: Layer) -> Tensor:
@@ -220,7 +265,7 @@ def behind_mask(layer: Layer) -> Tensor:
 
 def scores_of(layer: Layer) -> Tensor:
     """The scores of a layer that is masked by :class:`Scored`, detached."""
-    step = _parametrization(layer.module)
+    step = step_of(layer)
     if not isinstance(step, Scored):
         raise StageError(f"{layer.name} has no scores")
     return step.scores.detach()
@@ -228,18 +273,17 @@ def scores_of(layer: Layer) -> Tensor:
 
 def share_layer(layer: Layer, indices: Tensor, codebook: Tensor) -> None:
     """Replace a layer's weight by ``codebook[indices - 1]`` (0: pruned); see :class:`Shared`."""
-    _strip(layer.module)
-    parametrize.register_parametrization(layer.module, "weight", Shared(indices, codebook))
+    put_on(layer, Shared(indices, codebook))
     # torch gives the dense weight's own parameter another shape, which autograd's record of it,
     # kept alive by whatever has averaged its gradients, does not follow: a codebook is a new one.
-    steps = cast(nn.Module, layer.module.parametrizations.weight)  # type: ignore[union-attr]
+    steps = _steps(layer)
     old = cast(nn.Parameter, steps.original)
     steps.original = nn.Parameter(old.detach().clone(), requires_grad=old.requires_grad)
 
 
 def mask_of(layer: Layer) -> Tensor | None:
     """The bool mask of a masked or shared layer; None where the layer is dense."""
-    step = _parametrization(layer.module)
+    step = step_of(layer)
     if isinstance(step, Masked):
         return step.mask
     return step.indices != 0 if isinstance(step, Shared) else None
@@ -247,19 +291,18 @@ def mask_of(layer: Layer) -> Tensor | None:
 
 def retrain_shared(layer: Layer) -> bool:
     """Let a shared layer's weights train on behind their shared values; whether it was shared."""
-    step = _parametrization(layer.module)
+    step = step_of(layer)
     if not isinstance(step, Shared):
         return False
     values, codebook = layer.weight.clone(), torch.from_numpy(shared_of(layer)[1])  # type: ignore[index]
     nearest = Nearest(step.indices != 0, codebook.to(values.device, copy=True))
-    _strip(layer.module)
-    parametrize.register_parametrization(layer.module, "weight", nearest)
+    put_on(layer, nearest)
     return True
 
 
 def settle_shared(layer: Layer) -> None:
     """End :func:`retrain_shared`: the values are shared as they came out; unused entries go."""
-    step = _parametrization(layer.module)
+    step = step_of(layer)
     if not isinstance(step, Nearest):
         raise StageError(f"{layer.name} was not training behind shared values")
     labels = step.labels(trained_weight(layer).detach())
@@ -271,7 +314,7 @@ def settle_shared(layer: Layer) -> None:
 
 def shared_of(layer: Layer) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
     """(indices, codebook) of a shared layer as arrays; None where weights are not shared."""
-    step = _parametrization(layer.module)
+    step = step_of(layer)
     if not isinstance(step, Shared):
         return None
     return step.indices.cpu().numpy(), trained_weight(layer).detach().cpu().numpy()
@@ -279,8 +322,8 @@ def shared_of(layer: Layer) -> tuple[NDArray[np.int32], NDArray[np.float32]] | N
 
 def bake(module: nn.Module) -> None:
     """Take every parametrization off and leave plain weights with the values they computed."""
-    for child in module.modules():
-        _strip(child)
+    for layer in reversed(compressible_layers(module).values()):
+        strip(layer)
 
 
 def restore(module: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -291,32 +334,45 @@ def restore(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     layers = compressible_layers(module, every_name=True)
     try:
         for key, value in state.items():
-            name, _, leaf = key.rpartition(".parametrizations.weight.0.")
-            if leaf == "mask":
+            owner, _, rest = key.rpartition(".parametrizations.")
+            leaf, _, what = rest.partition(".0.")
+            name = owner if leaf == "weight" else f"{owner}.{leaf}"
+            if what == "mask":
                 mask_layer(layers[name], value)
-            elif leaf == "indices":
-                codebook = state[f"{name}.parametrizations.weight.original"]
+            elif what == "indices":
+                codebook = state[f"{owner}.parametrizations.{leaf}.original"]
                 share_layer(layers[name], value, codebook)
         module.load_state_dict(dict(state))
     except (KeyError, RuntimeError, ValueError) as error:
         raise StageError(f"a saved stage does not fit this network: {error}") from None
 
 
-def _parametrization(module: nn.Module) -> nn.Module | None:
-    if not parametrize.is_parametrized(module, "weight"):
+def _steps(layer: Layer) -> nn.Module:
+    """torch's list of what computes a parametrized weight, with the ``original`` behind it."""
+    every = cast(nn.ModuleDict, layer.module.parametrizations)
+    return every[layer.leaf]
+
+
+def step_of(layer: Layer) -> nn.Module | None:
+    """What computes a layer's weight; None where it is plain."""
+    if not parametrize.is_parametrized(layer.module, layer.leaf):
         return None
-    return cast(nn.ModuleList, module.parametrizations.weight)[0]  # type: ignore[union-attr]
+    return cast(nn.ModuleList, _steps(layer))[0]
 
 
-def _strip(module: nn.Module) -> None:
-    if not parametrize.is_parametrized(module, "weight"):
+def strip(layer: Layer) -> None:
+    """Leave of a weight the plain values that it was computed to."""
+    module, leaf = layer.module, layer.leaf
+    if not parametrize.is_parametrized(module, leaf):
         return
     # torch deletes the weight's property from the class, which deep copies of the module share.
     own = type(module)
     module.__class__ = type(own.__name__, own.__bases__, dict(vars(own)))
-    parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+    if isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
+        module.__dict__["_flat_weights"] = _flat_weights(module)
     # The weight has become the last parameter: put those that it stood before behind it again.
     for name, parameter in list(module.named_parameters(recurse=False)):
-        if name != "weight":
+        if name != leaf:
             delattr(module, name)
             module.register_parameter(name, parameter)

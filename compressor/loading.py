@@ -1,22 +1,21 @@
 """A checkpoint in any safe form -> :class:`Network`: the tensors meet their architecture here."""
 
 import contextlib
-import difflib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compressor import checkpoint, files, user_code
+from compressor import architectures, checkpoint, files, user_code
+from compressor.architectures import Architecture, Build
 from compressor.errors import LoadError, StageError
+from compressor.examples import Example, inputs_of, outputs_of
 from compressor.models import registry
 from compressor.network import Network
 
 Shape = tuple[int, ...]
-Build = Callable[[int | None], nn.Module]
 
 
 def load(
@@ -25,38 +24,63 @@ def load(
     arch: str | None = None,
     input_shape: Shape | None = None,
     trust_pickle: bool = False,
+    example: Example | None = None,
 ) -> Network:
     """The network in a checkpoint, in evaluation mode on the CPU, in float32.
 
-    ``arch`` is a registry name, ``torchvision:NAME`` or ``FILE.py:FUNCTION``; without it, the
-    network is recognised from the names and shapes of its weights, or is the pickled module
-    itself. A ``.safetensors`` file may say in its metadata which channels of which architecture it
-    holds (``network`` and ``channels``, as ``compress decompress`` writes them). ``input_shape`` is
-    one input without the batch, (C, H, W); without it, the architecture's own. Raises
+    ``arch`` is a name as in ``architectures``; without it, the network is recognised from the names
+    and shapes of its weights, or is the pickled module itself. A ``.safetensors`` file may say in
+    its metadata which channels of which architecture it holds (``network`` and ``channels``, as
+    ``compress decompress`` writes them). ``input_shape`` is
+    one input without the batch, (C, H, W); without it, the architecture's own. ``example`` goes
+    before it: an input, batch first, or a tuple of several. Raises
     :class:`LoadError`, also where the network does not run on such an input.
     """
     path = Path(path)
-    content = checkpoint.read(path, trust_pickle=trust_pickle)
+    kind = checkpoint.graph_kind(path)
+    if kind is not None and arch in (None, kind):
+        return _imported(path, kind, input_shape, trust_pickle, example)
+    content = _content(path, kind, trust_pickle)
     told = checkpoint.metadata(path)
     channels, arch = told.get("channels"), _told(path, told) if arch is None else arch
     if isinstance(content, nn.Module) and arch in (None, type(content).__name__):
         module, known, arch = content, None, type(content).__name__
     else:
         state = content.state_dict() if isinstance(content, nn.Module) else content
-        arch, build, known = _architecture(arch, state)
-        module = fill(build, state, path, arch, (channels, input_shape or known))
+        found = _architecture(arch, state)
+        arch, known = found.name, found.input_shape
+        module = fill(found.build, state, path, arch, (channels, input_shape or known))
     shape = input_shape or known
-    if shape is None:
+    if example is None and shape is None:
         raise LoadError(f"{arch} does not tell its input size; add {_shape_flag(module)}")
     module = module.float().eval()
-    example = _accepted(module, shape, arch)
+    example = _accepted(module, _one(example, shape), arch)
     return Network(module, example, path.stem, arch, files.digest(path), channels=channels)
+
+
+def _imported(
+    path: Path, kind: str, shape: Shape | None, trust_pickle: bool, example: Example | None
+) -> Network:
+    """A network that brings its own graph."""
+    from compressor import graphs
+
+    found = graphs.read(path, kind, shape, trust_pickle=trust_pickle, example=example)
+    return Network(found.module, found.example, path.stem, kind, files.digest(path))
+
+
+def _content(path: Path, kind: str | None, trust_pickle: bool) -> checkpoint.State | nn.Module:
+    """Tensors, or a trusted module; of a file with a graph whose class is named, its tensors."""
+    if kind is None:
+        return checkpoint.read(path, trust_pickle=trust_pickle)
+    from compressor import graphs
+
+    return graphs.state(path, kind, trust_pickle=trust_pickle)
 
 
 def _told(path: Path, metadata: Mapping[str, str]) -> str | None:
     """The architecture that a file names, where it is a known one: a file's word runs no code."""
     name = metadata.get("network", "")
-    if is_known(name):
+    if architectures.runs_no_code(name):
         return name
     if "channels" in metadata:
         raise LoadError(
@@ -66,98 +90,57 @@ def _told(path: Path, metadata: Mapping[str, str]) -> str | None:
     return None
 
 
-def is_known(name: str) -> bool:
-    """Whether a file may name this architecture: one of ours or torchvision's, never one's own."""
-    return name.startswith("torchvision:") or name in registry.names()
+def _one(example: Example | None, shape: Shape | None) -> Example:
+    """One input: the first of the examples that are given, or zeros."""
+    if example is None:
+        return torch.zeros(1, *(shape or ()))
+    first = tuple(each[:1] for each in inputs_of(example))
+    return first[0] if isinstance(example, Tensor) else first
 
 
-def _accepted(module: nn.Module, shape: Shape, arch: str) -> Tensor:
-    """One input of zeros, once the network has turned it into one tensor."""
+def _accepted(module: nn.Module, example: Example, arch: str) -> Example:
+    """The input, once the network has turned it into tensors."""
     try:
-        example = torch.zeros(1, *shape)
         with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
-            output = module(example)
+            output = module(*inputs_of(example))
     except Exception as error:  # it may be the user's own code, which may raise anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        refusal = LoadError(
+            f"{arch} does not run on an input of shape {_shapes(example)}, batch first ({reason}): "
+            "tell the right one by --input-shape 1,C,H,W, or in FILE.py by FUNCTION.input_shape"
+        )
+        if note := user_code.own_traceback(error):
+            refusal.add_note(note)
+        raise refusal from error
+    if not outputs_of(output):
         raise LoadError(
-            f"{arch} does not run on an input of shape {(1, *shape)}, batch first ({reason}): tell "
-            "the right one by --input-shape 1,C,H,W, or in FILE.py by FUNCTION.input_shape"
-        ) from error
-    if not isinstance(output, Tensor):
-        raise LoadError(
-            f"{arch} gives a {type(output).__name__}, not one tensor: wrap it in a module that "
-            "returns the logits alone"
+            f"{arch} gives a {type(output).__name__} without any tensor: wrap it in a module that "
+            "returns its tensors"
         )
     return example
 
 
+def _shapes(example: Example) -> str:
+    return " and ".join(str(tuple(each.shape)) for each in inputs_of(example))
+
+
 def build(arch: str, *, classes: int | None = None) -> tuple[nn.Module, Shape | None]:
     """A freshly initialised network of ``arch``, as ``compress train`` needs it, and its input."""
-    name, builder, shape = _named(arch)
+    found = architectures.named(arch)
     try:
-        module = builder(classes)
+        module = found.build(classes)
     except TypeError:
-        raise LoadError(f"{name} does not take a number of classes ({classes})") from None
-    if shape is not None:
-        _accepted(module.eval(), shape, name)
-    return module, shape
+        raise LoadError(f"{found.name} does not take a number of classes ({classes})") from None
+    if found.input_shape is not None:
+        _accepted(module.eval(), torch.zeros(1, *found.input_shape), found.name)
+    return module, found.input_shape
 
 
-def _architecture(arch: str | None, state: checkpoint.State) -> tuple[str, Build, Shape | None]:
+def _architecture(arch: str | None, state: checkpoint.State) -> Architecture:
     if arch is not None:
-        return _named(arch)
+        return architectures.named(arch)
     entry, _ = registry.recognise({name: tuple(value.shape) for name, value in state.items()})
-    return entry.name, entry.build, entry.input_shape
-
-
-def _named(arch: str) -> tuple[str, Build, Shape | None]:
-    source, _, name = arch.rpartition(":")
-    if source == "torchvision":
-        return arch, _torchvision(name), (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
-    if source:
-        function = user_code.function(Path(source), name, "--arch", LoadError)
-        return arch, lambda classes: _call(function, arch), _declared_shape(function)
-    if arch.endswith(".py"):
-        raise LoadError(f"--arch {arch} lacks the function: give {arch}:FUNCTION")
-    entry = registry.get(arch)
-    return entry.name, entry.build, entry.input_shape
-
-
-def _declared_shape(function: Callable[..., Any]) -> Shape | None:
-    """``FUNCTION.input_shape`` where it is one, (C, H, W) without the batch."""
-    shape = getattr(function, "input_shape", None)
-    if not isinstance(shape, tuple | list) or not shape:
-        return None
-    return tuple(shape) if all(isinstance(size, int) and size > 0 for size in shape) else None
-
-
-def _torchvision(name: str) -> Build:
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if name not in known:
-        close = difflib.get_close_matches(name, known) or ["resnet18", "mobilenet_v2"]
-        raise LoadError(
-            f"--arch torchvision:{name}: torchvision has no such classification model; "
-            f"it has {', '.join(close)} and others"
-        )
-
-    def builder(classes: int | None) -> nn.Module:
-        extra: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-        if name in ("googlenet", "inception_v3"):
-            extra |= {"aux_logits": False, "init_weights": False}
-        module: nn.Module = models.get_model(name, weights=None, **extra)
-        return module
-
-    return builder
-
-
-def _call(function: Callable[..., Any], arch: str) -> nn.Module:
-    with user_code.running(Path(arch.rpartition(":")[0]), f"--arch {arch}", LoadError):
-        module = function()
-    if not isinstance(module, nn.Module):
-        raise LoadError(f"--arch {arch} returned a {type(module).__name__}, not a torch.nn.Module")
-    return module
+    return Architecture(entry.name, entry.build, entry.input_shape)
 
 
 def module_for(
@@ -171,8 +154,8 @@ def module_for(
 
     ``kept`` says which channels are left, where some were removed (``channels.Kept``).
     """
-    name, builder, shape = _named(arch)
-    return fill(builder, state, path, name, (kept, input_shape or shape))
+    found = architectures.named(arch)
+    return fill(found.build, state, path, found.name, (kept, input_shape or found.input_shape))
 
 
 def fill(

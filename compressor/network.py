@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from compressor.examples import Example
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ Row = dict[str, Any]
 class Network:
     """A module with what is needed to run and name it.
 
-    ``example`` is one input of shape (1, ...) float32; ``source`` the SHA-256 of the file (or of
-    the tensors, where there was no file) that it was loaded from; ``names`` the tensors to store;
-    ``channels`` which channels of ``arch`` are left, where some are gone (``channels.Kept``).
+    ``example`` is one input of shape (1, ...), or a tuple of several; ``source`` the SHA-256 of the
+    file (or of the tensors, where there was no file) that it was loaded from; ``names`` the tensors
+    to store; ``channels`` which channels of ``arch`` are left, where some are gone
+    (``channels.Kept``).
     """
 
     module: nn.Module
-    example: Tensor
+    example: Example
     name: str
     arch: str
     source: str = ""

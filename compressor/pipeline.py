@@ -23,7 +23,8 @@ from compressor.channels import Kept, remove_channels, remove_dead
 from compressor.closing import cut, encoded, ordered, skeleton_of
 from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
-from compressor.export import onnx, optional, verify
+from compressor.examples import Example, inputs_of, one_image, random
+from compressor.export import graph, onnx, optional, verify
 from compressor.layers import bake, compressible_layers, restore
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
@@ -43,14 +44,14 @@ from compressor.targets.trials import accuracy
 from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints
 from compressor.training.data import Data, normalise
-from compressor.training.fit import right
+from compressor.training.fit import scores
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
 # What the outputs are called until they are published, whatever the network is called.
 DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
 RIGHT = "dense.right"
-"""Which test images the dense network classifies rightly, a byte each."""
+"""The dense network's score of each test image: of a classification a byte, right or wrong."""
 
 
 class Run:
@@ -76,8 +77,8 @@ class Run:
         self.context = Context(data, find_device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
-        # Which test images the network classified rightly when it was last evaluated: bool (N,).
-        self.right: NDArray[np.bool_] | None = None
+        # Each test image's score when the network was last evaluated, (N,): bool, right or wrong.
+        self.right: NDArray[Any] | None = None
         self.macs = layer_macs(network.module, network.example)
         layers = compressible_layers(network.module)
         self.dense = {name: layer.weight.numel() for name, layer in layers.items()}
@@ -191,7 +192,9 @@ class Run:
         if kept is not None:
             module = self.network.module.cpu()
             bake(module)
-            self.network.module = Kept.from_json(kept).apply(module, self.network.example)
+            self.network.module = Kept.from_json(kept).apply(
+                module, one_image(self.network.example)
+            )
 
     def _dead(self) -> Json:
         """Channels that have no effect go. Where that cannot be done without loss, they stay."""
@@ -281,7 +284,7 @@ class Run:
         self.workspace.write(ONNX, model)
         asked: Json = {}
         for name, content, row in optional.outputs(
-            model, inputs.numpy(), settings, self.context, self.recipe.threads or 1
+            model, inputs_of(inputs)[0].numpy(), settings, self.context, self.recipe.threads or 1
         ):
             if name in self._optional():
                 self.workspace.write(_kept(self._optional()[name]), content)
@@ -301,7 +304,6 @@ class Run:
             "compressed": self.workspace.read(ONNX),
             **{name: self.workspace.read(_kept(end)) for name, end in self._optional().items()},
         }
-        shape = tuple(self.network.example.shape)
         return record(
             self.network,
             self.recipe,
@@ -313,7 +315,7 @@ class Run:
                 "onnx": self._name("onnx"),
                 **{name: self._name(end) for name, end in self._optional().items()},
             },
-            times=latency(models, shape, progress=self.context.progress),
+            times=latency(models, self._feed(), progress=self.context.progress),
         )
 
     def _verdict(self, found: Found) -> tuple[Json, list[str]]:
@@ -347,22 +349,31 @@ class Run:
         data = self.context.data
         if data is None:
             return None
-        self.right = right(self.network.module, data, data.test).cpu().numpy()
-        return float(self.right.mean())
+        self.right = scores(self.network.module, data, data.test).cpu().numpy()
+        return float(self.right.mean(dtype=np.float64))
 
     def _change(self) -> Json | None:
         """From the dense network to the one evaluated last, on the same images."""
         if self.right is None:
             return None
-        return change(np.frombuffer(self.workspace.read(RIGHT), bool), self.right)
+        before = np.frombuffer(self.workspace.read(RIGHT), self.right.dtype)
+        data = self.context.data
+        return change(
+            before, self.right, better=1 if data is None or data.task.higher_is_better else -1
+        )
 
-    def _real_inputs(self, count: int) -> tuple[torch.Tensor, str]:
+    def _feed(self) -> Json:
+        """One random input by the names that the ONNX files have."""
+        example = random(self.network.example, 1, torch.Generator().manual_seed(0))
+        names = graph.input_names(self.network.module, self.network.example)
+        return {n: x.numpy() for n, x in zip(names, inputs_of(example), strict=True)}
+
+    def _real_inputs(self, count: int) -> tuple[Example, str]:
         data = self.context.data
         if data is not None and len(data.test.y):
             return normalise(data.test.x[:count], data).cpu(), f"{data.name} test"
         generator = torch.Generator().manual_seed(self.recipe.seed)
-        shape = self.network.example.shape[1:]
-        return torch.randn(count, *shape, generator=generator), "random"
+        return random(self.network.example, count, generator), "random"
 
     def _optional(self) -> dict[str, str]:
         return optional.wanted(self.recipe.export)

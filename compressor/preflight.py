@@ -7,7 +7,8 @@ from torch.nn.utils import parametrize
 from compressor.channels import preview
 from compressor.determinism import find_device
 from compressor.errors import DataError, StageError, UsageError
-from compressor.layers import compressible_layers
+from compressor.examples import one_image
+from compressor.layers import compressible_layers, trained_weight
 from compressor.network import Network
 from compressor.pruning.goals import goal_of, magnitude_masks
 from compressor.recipe import Recipe
@@ -45,18 +46,30 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
         raise UsageError("prune.schedule movement needs data: give --data (--schedule)")
     if recipe.prune is not None and recipe.prune.criterion == "obs" and data is None:
         raise UsageError("prune.criterion obs needs data: give --data (--criterion)")
+    _check_task(recipe, data)
     _check_layers(network)
     if any(training.slimming for training in recipe.trainings.values()):
         scales(network.module)
     if data is not None:
         _check_images(network, data)
-        check_fit(network.module, network.example, data)
+        check_fit(network.module, one_image(network.example), data)
     return _plan(network, recipe)
+
+
+def _check_task(recipe: Recipe, data: Data | None) -> None:
+    """Right and wrong answers are counted of classifications alone."""
+    if data is None or data.task.labels:
+        return
+    if recipe.calibrate is not None and recipe.calibrate.max_drop is not None:
+        raise UsageError(
+            f"calibrate.max_drop counts right answers, and --task measures {data.task.metric}: "
+            "leave it out (--max-drop)"
+        )
 
 
 def _check_images(network: Network, data: Data) -> None:
     """Refuse data that was loaded for another network; ``load`` itself asks for the shape."""
-    shape = tuple(network.example.shape[1:])
+    shape = tuple(one_image(network.example).shape[1:])
     if data.input_shape != shape:
         raise DataError(
             f"{data.name}: the images are {data.input_shape} (channels, height, width), the "
@@ -70,12 +83,12 @@ def _check_layers(network: Network) -> None:
     for name, layer in compressible_layers(network.module).items():
         if not name:
             raise StageError("the network is one bare layer: wrap it in torch.nn.Sequential")
-        if parametrize.is_parametrized(layer.module):
+        if parametrize.is_parametrized(layer.module, layer.leaf):
             raise StageError(
                 f"{name} is parametrized already (weight norm or the like): take that off with "
                 "torch.nn.utils.parametrize.remove_parametrizations, then compress"
             )
-        first = owners.setdefault(id(layer.module.weight), name)
+        first = owners.setdefault(id(trained_weight(layer)), name)
         if first != name:
             raise StageError(f"{first} and {name} share one weight: untie them, then compress")
 

@@ -58,6 +58,7 @@ class Recipe:
     export: Export = field(default_factory=Export)
     data: DataSpec | None = None
     arch: str | None = None
+    task: str | None = None
     input_shape: tuple[int, ...] | None = None
     seed: int = 0
     threads: int | None = None

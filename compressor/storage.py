@@ -28,8 +28,8 @@ def stored_tensors(network: Network, width: str, biases: int = 0) -> Stored:
     left out: they do not take part in inference, and PyTorch loads a network without them.
     """
     shared = {
-        f"{name}.weight": pair
-        for name, layer in compressible_layers(network.module, every_name=True).items()
+        layer.tensor: pair
+        for layer in compressible_layers(network.module, every_name=True).values()
         if (pair := shared_of(layer)) is not None
     }
     plain = plain_state(network.module)
@@ -64,7 +64,7 @@ def plain_state(module: nn.Module, *, every_name: bool = True) -> dict[str, NDAr
             **dict(child.named_buffers(recurse=False)),
         }
         if hasattr(child, "parametrizations"):
-            own["weight"] = child.weight
+            own |= {leaf: getattr(child, leaf) for leaf in child.parametrizations}
         for leaf, value in own.items():
             state[prefix + leaf] = value.detach().cpu().numpy()
     return state

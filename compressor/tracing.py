@@ -1,36 +1,47 @@
 """A module's graph as ``torch.export`` records it, from which channels and ONNX both start."""
 
 import contextlib
+import inspect
 import io
 import logging
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from compressor.errors import ExportError
+from compressor.errors import CompressorError, ExportError
+from compressor.examples import Example, inputs_of
 
 BATCH = "batch"
 
 
-def traced(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+def traced(module: nn.Module, example: Example) -> torch.export.ExportedProgram:
     """The graph of ``module`` in evaluation mode for a free batch; ``example`` is (1, ...).
 
     Raises :class:`ExportError` for a network whose course depends on its input, and for whatever
     else cannot be recorded.
     """
-    batch = example.expand(2, *example.shape[1:]).contiguous()  # one of 1 would be baked in
+    inputs = inputs_of(example)
+    batch = tuple(x[:1].expand(2, *x.shape[1:]).contiguous() for x in inputs)  # 1 is baked in
+    free: Any = tuple({0: torch.export.Dim(BATCH)} for _ in inputs)
+    if any(
+        p.kind is p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values()
+    ):
+        free = (free,)
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(
                 module.eval(),
-                (batch,),
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                batch,
+                dynamic_shapes=free,
                 strict=False,
             )
+    except CompressorError:
+        raise
     except Exception as error:  # torch.export's errors have no common base but this
         raise ExportError(f"the network cannot be traced: {reason(error)}") from error
 

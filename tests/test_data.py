@@ -766,7 +766,7 @@ def test_script_imports_from_beside_it_and_prints_to_stderr(
     ("body", "message"),
     [
         ("return 1 / 0", r"mine\.py raised ZeroDivisionError: division by zero \(line 4\)"),
-        ("raise ValueError('a\\nb')", r"mine\.py raised ValueError: a b \(line 4\)$"),
+        ("raise ValueError('a\\nb')", r"mine\.py raised ValueError: a b \(line 4\)"),
         ("import sys; sys.exit('no')", r"mine\.py raised SystemExit: no \(line 4\)"),
         ("import no_such_module_here", r"raised ModuleNotFoundError: .*\(line 4\)"),
         ("return (", r"raised SyntaxError: .*\(mine\.py, line 4\)"),

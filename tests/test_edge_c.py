@@ -5,32 +5,20 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 
-from compressor.artifact import Limits, Mode, Shared, decode, encode, read
-from compressor.artifact.types import DTYPES
-from compressor.errors import ArtifactError
-from tests.fuzz.artifacts import SEGMENT, artifacts
+from compressor.artifact import Mode, Shared, encode, read
+from tests import edge_files
+from tests.edge_files import GOLDEN, ROOT, TRUSTING, run, sealed
 from tests.fuzz.core import SANITIZED, STRICT
-from tests.fuzz.mutants import SEALED, mutant
 
-ROOT = Path(__file__).parents[1]
-EDGE, CORE, GOLDEN = (
-    ROOT / "edge" / "c",
-    ROOT / "compressor" / "coding" / "core",
-    ROOT / "tests" / "golden",
-)
-SOURCES = [
-    *sorted(path for path in EDGE.glob("*.c") if path.name != "example.c"),
-    CORE / "context.c",
-]
+EDGE, CORE = ROOT / "edge" / "c", ROOT / "compressor" / "coding" / "core"
+SOURCES = [*sorted(set(EDGE.glob("*.c")) - {EDGE / "example.c"}), CORE / "context.c"]
+REPLAY = ROOT / "tests" / "edge_replay.c"
 FLAGS = [*STRICT, "-I", str(EDGE), "-I", str(CORE)]
 COMPILER = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
-LIMIT, SMALL = 4 << 30, 1 << 12
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 
@@ -54,69 +42,22 @@ def sanitizers(folder: Path) -> Sequence[str]:
 @pytest.fixture(scope="module")
 def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("replay")
-    return build(folder / "replay", sanitizers(folder), ROOT / "tests" / "edge_replay.c")
+    return build(folder / "replay", sanitizers(folder), REPLAY)
 
 
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with the segments of `artifacts`, and checksums taken as true."""
     folder = tmp_path_factory.mktemp("trusting")
-    options = [f"-DDCZ_SEGMENT={SEGMENT}", "-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION"]
-    main = ROOT / "tests" / "edge_replay.c"
-    return build(folder / "replay", [*sanitizers(folder), *options], main)
-
-
-def run(binary: Path, files: Sequence[Path], folder: Path | None = None, limit: int = LIMIT) -> Any:
-    """What it says of each file: the code of opening it, a line of each tensor and the graph."""
-    command = [str(binary), str(limit), str(folder or "-"), *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: list[list[list[int]]] = []
-    for line in done.stdout.splitlines():
-        what, *words = line.split()
-        if what == "open":
-            found.append([[int(words[0])]])
-        else:
-            found[-1].append([int(word) for word in ([] if what == "graph" else [what]) + words])
-    assert len(found) == len(files)
-    return found
-
-
-def assert_holds(
-    folder: Path, number: int, line: list[list[int]], expected: dict[str, Any]
-) -> None:
-    """File ``number`` of a folder is these tensors, in this order."""
-    assert [each[0] for each in line] == [0] * len(line)
-    for place, (name, array) in enumerate(expected.items(), 1):
-        assert (folder / f"{number}-name{place}").read_text("utf-8") == name
-        assert (folder / f"{number}-tensor{place}").read_bytes() == array.tobytes(), name
-        assert line[place] == [0, DTYPES.index(array.dtype.newbyteorder("<")), *array.shape]
-
-
-def texts(folder: Path, number: int) -> dict[str, str]:
-    keys = sorted(folder.glob(f"{number}-key*"))
-    values = (folder / key.name.replace("key", "value") for key in keys)
-    return {
-        key.read_text("utf-8"): value.read_text("utf-8")
-        for key, value in zip(keys, values, strict=True)
-    }
+    return build(folder / "replay", [*sanitizers(folder), *TRUSTING], REPLAY)
 
 
 def test_good_files_come_out_bit_for_bit(replay: Path, tmp_path: Path) -> None:
-    files = sorted((GOLDEN / "good").glob("*.dcz"))
-    for number, (path, line) in enumerate(zip(files, run(replay, files, tmp_path), strict=True)):
-        artifact = read(path)
-        assert_holds(tmp_path, number, line, artifact.tensors())
-        assert texts(tmp_path, number) == artifact.metadata
-        graph = tmp_path / f"{number}-graph0"
-        assert (graph.read_bytes() if graph.exists() else None) == artifact.graph
+    edge_files.assert_reads_good_files([replay], tmp_path)
 
 
 def test_bad_files_are_refused(replay: Path) -> None:
-    files = sorted((GOLDEN / "bad").glob("*.dcz"))
-    for path, line in zip(files, run(replay, files), strict=True):
-        assert any(each[0] for each in line), path.name
-        assert all(each[0] in (0, *range(5, 9)) for each in line), path.name
+    edge_files.assert_refuses_bad_files([replay])
 
 
 def test_the_largest_codebook_is_read(replay: Path, tmp_path: Path) -> None:
@@ -127,69 +68,23 @@ def test_the_largest_codebook_is_read(replay: Path, tmp_path: Path) -> None:
     indices[0, 0] = 65536
     tensors = {"w": Shared(indices, book), "few": Shared((indices > 60000) * indices, book)}
     (tmp_path / "x.dcz").write_bytes(encode(tensors, profile="huffman"))
-    (line,) = run(replay, [tmp_path / "x.dcz"], tmp_path)
-    assert_holds(tmp_path, 0, line, {name: tensor.dense() for name, tensor in tensors.items()})
-
-
-def compare(binary: Path, folder: Path, numbers: range) -> int:
-    """Of mutants, with checksums taken as true, C makes what Python makes; how many it takes."""
-    blobs = [mutant(number).blob for number in numbers]
-    files = [folder / f"m{place}.dcz" for place in range(len(blobs))]
-    for path, blob in zip(files, blobs, strict=True):
-        path.write_bytes(blob)
-    found, taken = run(binary, files, folder, SMALL), 0
-    for place, (blob, line) in enumerate(zip(blobs, found, strict=True)):
-        tensors = in_python(blob)
-        refused = any(each[0] for each in line)
-        assert refused == (tensors is None), f"mutant {numbers[place]}"
-        if tensors is not None:
-            assert_holds(folder, place, line, tensors)
-            taken += 1
-    return taken
-
-
-def in_python(blob: bytes) -> dict[str, Any] | None:
-    with (
-        mock.patch("zlib.crc32", return_value=mock.ANY),
-        mock.patch("compressor.artifact.unpacking._check_crc"),
-        mock.patch("compressor.coding.gaps.SEGMENT", SEGMENT),
-    ):
-        try:
-            artifact = decode(blob, limits=Limits(SMALL, SMALL, SMALL, SMALL))
-            _ = artifact.graph
-            return artifact.tensors()
-        except ArtifactError:
-            return None
+    (line,) = run([replay], [tmp_path / "x.dcz"], tmp_path)
+    dense = {name: tensor.dense() for name, tensor in tensors.items()}
+    edge_files.assert_holds(tmp_path, 0, line, dense)
 
 
 def test_of_damaged_files_it_makes_what_python_makes(trusting: Path, tmp_path: Path) -> None:
-    assert 300 < compare(trusting, tmp_path, range(0, 3000 * SEALED, SEALED)) < 2700
+    assert 300 < edge_files.count_agreed([trusting], tmp_path, sealed(0, 3000)) < 2700
 
 
 @pytest.mark.slow
 def test_so_it_does_of_many(trusting: Path, tmp_path: Path) -> None:
-    for start in range(1, 6):
-        part = range(start * SEALED << 40, (start << 40) * SEALED + 10_000 * SEALED, SEALED)
-        assert compare(trusting, tmp_path, part) > 1000
+    for start in range(1 << 40, 6 << 40, 1 << 40):
+        assert edge_files.count_agreed([trusting], tmp_path, sealed(start, 10_000)) > 1000
 
 
 def test_damaged_files_are_refused_or_whole(replay: Path, tmp_path: Path) -> None:
-    """With checksums: what mutants come to is an error, or what was written."""
-    numbers = [number for number in range(1, 1200) if number % SEALED]
-    found = [mutant(number) for number in numbers]
-    files = [tmp_path / f"m{place}.dcz" for place in range(len(found))]
-    for path, each in zip(files, found, strict=True):
-        path.write_bytes(each.blob)
-    whole, sound = 0, {file.blob: file for file in artifacts()}
-    for place, line in enumerate(run(replay, files, tmp_path, 1 << 20)):
-        for number, each in enumerate(line[1:], 1):
-            written = tmp_path / f"{place}-tensor{number}"
-            if each[0] == 0 and written.exists():
-                name = (tmp_path / f"{place}-name{number}").read_text()
-                origin = sound.get(found[place].blob, found[place].origin)
-                assert written.read_bytes() == origin.tensors[name]
-                whole += 1
-    assert whole
+    edge_files.assert_never_wrong([replay], tmp_path, 1500)
 
 
 def test_the_example_lists_and_decodes(tmp_path: Path) -> None:
@@ -281,8 +176,8 @@ def test_it_is_small_on_a_microcontroller_with_all_modes(tmp_path: Path) -> None
 
 def test_without_context_mixing_such_tensors_are_refused_and_others_read(tmp_path: Path) -> None:
     options = ["-O1", "-DDCZ_WITHOUT_CONTEXT"]
-    binary = build(tmp_path / "replay", options, ROOT / "tests" / "edge_replay.c")
+    binary = build(tmp_path / "replay", options, REPLAY)
     files = [GOLDEN / "good" / f"{name}.dcz" for name in ("context", "rans")]
-    for path, line in zip(files, run(binary, files), strict=True):
+    for path, line in zip(files, run([binary], files), strict=True):
         codes = [7 if entry.mode is Mode.CONTEXT else 0 for entry in read(path).entries]
         assert [each[0] for each in line] == [0, *codes]

@@ -45,6 +45,7 @@ FULL = Recipe(
     share=Share(),
     data=DataSpec("digits", mean=(0.5,), std=(0.25,)),
     arch="lenet5",
+    task="mine.py:Task",
     input_shape=(1, 28, 28),
     threads=2,
 )
@@ -134,6 +135,7 @@ RECIPES = st.builds(
     ),
     data=st.none() | DATA,
     arch=st.none() | NAMES,
+    task=st.none() | NAMES,
     input_shape=st.none() | st.tuples(*[st.integers(1, 99)] * 3),
     seed=st.integers(0, 2**32 - 1),
     threads=st.none() | st.integers(1, 1024),
@@ -248,6 +250,7 @@ CHANGED: dict[Dotted, object] = {
     ("data", "mean"): (0.4,),
     ("data", "std"): (0.3,),
     ("arch",): "lenet-300-100",
+    ("task",): "other.py:Task",
     ("input_shape",): (1, 32, 32),
     ("seed",): 1,
     ("threads",): 3,

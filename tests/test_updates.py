@@ -153,6 +153,16 @@ def test_numpy_and_c_make_the_same_update(
     assert patch(pair[0], update) == pair[1]
 
 
+def test_the_golden_update_is_made_and_applied_byte_for_byte() -> None:
+    golden = Path(__file__).parent / "golden" / "update"
+    old, new, update = (
+        (golden / name).read_bytes() for name in ("old.dcz", "new.dcz", "update.dczd")
+    )
+    assert set(ways(old, update)) == set(layout.Way)
+    assert patch(old, update) == new
+    assert diff(old, new) == update
+
+
 def test_the_wrong_base_is_refused(pair: tuple[bytes, bytes]) -> None:
     update = diff(*pair)
     for other in (pair[1], pair[0][:-1], b"", whole()):

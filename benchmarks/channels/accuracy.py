@@ -39,6 +39,7 @@ from compressor.benchmarks.channels.thin_resnets import (
 from compressor.benchmarks.experiments import save
 from compressor.channels import remove_channels
 from compressor.errors import StageError
+from compressor.examples import one_image
 from compressor.network import Context, Network
 from compressor.reporting.console import ConsoleProgress
 from compressor.reporting.latency import latency
@@ -175,7 +176,7 @@ def as_fast_as(work: Work, rival: bytes) -> tuple[nn.Module, Row]:
     """Of our candidates that are no slower than ``rival``, measured in turns with it, the one that
     validates best one-shot."""
     files = {str(number): each.file for number, each in enumerate(work.candidates)}
-    shape = tuple(work.network.example.shape)
+    shape = tuple(one_image(work.network.example).shape)
     times = latency({"rival": rival, **files}, shape, seconds=4 * SECONDS)["ms"]
     limit = MARGIN * times["rival"]["median"]
     fast = [number for number in files if times[number]["median"] <= limit]
@@ -230,7 +231,7 @@ def run_report(options: argparse.Namespace) -> None:
             if row["network"] == arch:
                 path = options.folder / f"{arch}-{row['name']}.onnx"
                 files[row["name"]] = path.read_bytes()
-        times[arch] = latency(files, tuple(network.example.shape), seconds=SECONDS)
+        times[arch] = latency(files, tuple(one_image(network.example).shape), seconds=SECONDS)
     content = {
         "rows": rows,
         "latency": times,

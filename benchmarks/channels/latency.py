@@ -28,6 +28,7 @@ from compressor.channels import widths
 from compressor.channels.cutting import cut
 from compressor.channels.plan import Plan
 from compressor.channels.speed import exported
+from compressor.examples import one_image
 from compressor.network import Context, Network
 from compressor.reporting.latency import latency
 from compressor.settings import Channels
@@ -87,7 +88,7 @@ def measured(name: str, arguments: argparse.Namespace, step: int) -> Row:
             ways[way] = row
             if model is not None:
                 models[way] = model
-    ms = latency(models, tuple(network.example.shape), seconds=arguments.seconds)["ms"]
+    ms = latency(models, tuple(one_image(network.example).shape), seconds=arguments.seconds)["ms"]
     for way, row in ways.items():
         if way in ms:
             row["ms"] = ms[way]
@@ -100,7 +101,7 @@ def ours(network: Network, settings: Channels) -> tuple[nn.Module, Row]:
     """Cut as ``compress`` cuts, without training."""
     plan = Plan(network, settings, Context())
     removed = plan.removed(1, plan.macs.dense)
-    made = cut(network.module, network.example, plan.dependencies, removed)
+    made = cut(network.module, one_image(network.example), plan.dependencies, removed)
     left = plan.macs.left(removed)
     return made.module, {"macs_left": left, "rewritten": made.rewritten, **made.proof.row()}
 

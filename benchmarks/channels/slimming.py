@@ -29,6 +29,7 @@ from compressor.benchmarks.environment import command_line
 from compressor.benchmarks.experiments import RESULTS, save
 from compressor.channels.stage import remove_channels
 from compressor.determinism import find_device
+from compressor.examples import one_image
 from compressor.models import registry
 from compressor.network import Context, Network
 from compressor.reporting import scales, svg
@@ -146,7 +147,7 @@ def cut(
     recalibrate(small.module, data, context)
     recalibrated = evaluate(small.module, data, data.test)
     history = fit(small.module, tuning(options), context, f"lambda {slimming:g} at {fraction:g}")
-    example = small.example.to(context.device)
+    example = one_image(small.example).to(context.device)
     row = {
         "lambda": slimming,
         "fraction": fraction,

@@ -16,6 +16,7 @@ from compressor.benchmarks.harness.inputs import Declared, shapes_of, values_of
 from compressor.benchmarks.harness.names import RUNTIMES
 from compressor.benchmarks.harness.subjects import Subject
 from compressor.errors import CompressorError, LoadError, UsageError
+from compressor.examples import one_image
 
 
 class Unavailable(CompressorError):
@@ -160,7 +161,7 @@ def load_module(subject: Subject) -> tuple[Any, tuple[int, ...]]:
         shape = subject.one_shape or _artifact_shape(artifact.read(subject.path))
         return module, shape
     network = load_checkpoint(subject)
-    return network.module, tuple(network.example.shape[1:])
+    return network.module, tuple(one_image(network.example).shape[1:])
 
 
 def load_checkpoint(subject: Subject) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from compressor import loading
 from compressor.benchmarks.experiments import compress
+from compressor.examples import one_image
 from compressor.network import Network
 from compressor.settings import Training
 from compressor.training import data as datasets
@@ -65,7 +66,7 @@ class Task:
     def load(self) -> Data:
         """The data as methods see them: no more training images than one pass has, and few test
         images, since all are measured later, in one way for all."""
-        shape = self.network().example.shape
+        shape = one_image(self.network().example).shape
         data = datasets.load(
             self.data, input_shape=(shape[1], shape[2], shape[3]), root=self.root, seed=SEED
         )

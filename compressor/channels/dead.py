@@ -28,6 +28,7 @@ from compressor.channels.liveness import Liveness
 from compressor.channels.proof import compare, run
 from compressor.channels.propagation import Axis
 from compressor.errors import StageError
+from compressor.examples import one_image
 from compressor.layers import (
     Layer,
     bake,
@@ -71,7 +72,7 @@ def remove_dead(network: Network) -> Removal | None:
         return None
     plain = copy.deepcopy(network.module).cpu().eval()
     bake(plain)
-    example = network.example.cpu()
+    example = one_image(network.example).cpu()
     try:
         dependencies = Dependencies(plain, example)
         tensors = {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
@@ -143,12 +144,12 @@ def _move_constants(module: nn.Module, found: Liveness, dead: Removed) -> None:
 
 def _put_on_again(original: nn.Module, small: nn.Module, keep: Keep) -> None:
     """Masks and codebooks of ``original`` on the layers of ``small``."""
-    names: dict[int, list[str]] = {}
-    for name, layer in compressible_layers(original, every_name=True).items():
-        names.setdefault(id(layer.module), []).append(name)
+    names: dict[tuple[int, str], list[str]] = {}
+    for layer in compressible_layers(original, every_name=True).values():
+        names.setdefault((id(layer.module), layer.leaf), []).append(layer.tensor)
     target = compressible_layers(small, every_name=True)
     for layer in compressible_layers(original).values():
-        tensors = [f"{name}.weight" for name in names[id(layer.module)]]
+        tensors = names[id(layer.module), layer.leaf]
         if (shared := shared_of(layer)) is not None:
             indices = _sliced(torch.from_numpy(shared[0]), tensors, keep)
             share_layer(_fitting(target[layer.name], indices), indices, torch.tensor(shared[1]))

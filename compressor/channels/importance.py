@@ -7,17 +7,18 @@ layers that make the channels and those that read them alike (group importance: 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from compressor.channels import surgery
 from compressor.channels.dependencies import Dependencies, Group
 from compressor.channels.moments import Reader
 from compressor.errors import StageError
 from compressor.settings import Criterion
+from compressor.tasks import CLASSIFICATION, Task
 
 Scores = NDArray[np.float64]
 """One for every class; NaN where the criterion has nothing to say."""
@@ -34,6 +35,7 @@ def importance(
     batches: Iterator[tuple[Tensor, Tensor]] | None = None,
     readers: Mapping[str, Reader] | None = None,
     seed: int = 0,
+    task: Task = CLASSIFICATION,
 ) -> Scores:
     """The score of every class; higher is worth more.
 
@@ -49,7 +51,7 @@ def importance(
     if criterion == "taylor":
         if batches is None:
             raise StageError("the criterion taylor needs data: give --data")
-        return _taylor(dependencies, module, batches)
+        return _taylor(dependencies, module, batches, task.loss)
     if criterion == "obs":
         if not readers:
             raise StageError(
@@ -101,14 +103,17 @@ def summed(dependencies: Dependencies, module: nn.Module, statistic: Statistic) 
 
 
 def _taylor(
-    dependencies: Dependencies, module: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]
+    dependencies: Dependencies,
+    module: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    loss: Callable[[Any, Tensor], Tensor],
 ) -> Scores:
     """The mean over batches of (sum of gradient x weight over what reads a channel)^2."""
     module.eval()
     total, count = np.zeros(dependencies.count), 0
     for x, y in batches:
         module.zero_grad(set_to_none=True)
-        functional.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
+        loss(module(x), y).backward()  # type: ignore[no-untyped-call]
         total += summed(dependencies, module, _first_order(dependencies, module)) ** 2
         count += 1
     module.zero_grad(set_to_none=True)

@@ -10,6 +10,7 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,16 @@ from compressor.channels.dependencies import Dependencies, Group, layer_of
 from compressor.channels.proof import compare, run
 from compressor.channels.propagation import Axis
 from compressor.errors import StageError
-from compressor.layers import bake, compressible_layers, mask_layer, mask_of, share_layer, shared_of
+from compressor.examples import one_image
+from compressor.layers import (
+    bake,
+    compressible_layers,
+    mask_layer,
+    mask_of,
+    share_layer,
+    shared_of,
+    strip,
+)
 from compressor.network import Network, Row
 
 Places = dict[Axis, NDArray[np.int64]]
@@ -37,7 +47,7 @@ def order_channels(network: Network) -> Row:
     """
     plain = copy.deepcopy(network.module).cpu().eval()
     bake(plain)
-    example = network.example.cpu()
+    example = one_image(network.example).cpu()
     try:
         dependencies = Dependencies(plain, example)
         places, layers = _places(dependencies, plain)
@@ -109,23 +119,24 @@ def _permute(module: nn.Module, places: Places) -> None:
     for (name, axis), each in places.items():
         wanted.setdefault(name, {})[axis] = torch.from_numpy(each)
     layers = compressible_layers(module, every_name=True)
-    done: set[int] = set()
+    done: set[Any] = set()
     for name, axes in wanted.items():
         owner_name, _, leaf = name.rpartition(".")
         owner = module.get_submodule(owner_name)
-        layer = layers.get(owner_name) if leaf == "weight" else None
+        layer = layers.get(owner_name if leaf == "weight" else name)
+        part = (id(owner), leaf)
         if layer is not None and (shared := shared_of(layer)) is not None:
-            if id(owner) not in done:
+            if part not in done:
                 indices = _moved(torch.from_numpy(shared[0]), axes).to(layer.weight.device)
                 share_layer(layer, indices, torch.from_numpy(shared[1]).to(indices.device))
-                done.add(id(owner))
+                done.add(part)
             continue
         mask = None if layer is None else mask_of(layer)
         if layer is not None and mask is not None:
-            if id(owner) in done:
+            if part in done:
                 continue
-            done.add(id(owner))
-            bake(owner)
+            done.add(part)
+            strip(layer)
         value: Tensor = getattr(owner, leaf)
         if id(value) in done:
             continue

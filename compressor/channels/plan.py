@@ -15,8 +15,10 @@ from compressor.channels.limits import Limits
 from compressor.channels.moments import Reader, measure
 from compressor.channels.surgery import reconstruct
 from compressor.errors import StageError, UsageError
+from compressor.examples import one_image
 from compressor.network import Context, Network, Row
 from compressor.settings import Channels
+from compressor.tasks import CLASSIFICATION
 from compressor.training.data import Data, sample
 
 _TAYLOR_IMAGES = 1000
@@ -31,7 +33,8 @@ class Plan:
 
     def __init__(self, network: Network, settings: Channels, context: Context) -> None:
         self.settings = settings
-        self.module, self.example = network.module, network.example.to(context.device)
+        self.module = network.module
+        self.example = one_image(network.example).to(context.device)
         self.dependencies = Dependencies(
             self.module, self.example, freeze_residual=settings.freeze_residual
         )
@@ -53,6 +56,7 @@ class Plan:
             batches=images,
             readers=self.readers,
             seed=context.seed,
+            task=CLASSIFICATION if data is None else data.task,
         )
         self.macs = Macs(self.dependencies)
         if settings.criterion == "obs" and settings.scope == "global":

@@ -6,6 +6,7 @@ import torch
 
 from compressor.channels.plan import Plan
 from compressor.errors import StageError
+from compressor.examples import one_image
 from compressor.export import graph, onnx
 from compressor.network import Context, Network
 from compressor.reporting.latency import latency
@@ -36,7 +37,9 @@ def macs_for_latency(
             break
         small = plan.cut(removed).module
         models = {"dense": dense, "cut": exported(replace(network, module=small))}
-        ms = latency(models, tuple(network.example.shape), progress=context.progress)["ms"]
+        ms = latency(models, tuple(one_image(network.example).shape), progress=context.progress)[
+            "ms"
+        ]
         found = ms["cut"]["median"] / ms["dense"]["median"]
         tried.append({"macs": plan.macs.left(removed), "latency": found, "asked": part})
         context.progress.note(

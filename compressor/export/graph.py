@@ -11,18 +11,20 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnxscript import optimizer
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import ExportError
+from compressor.examples import Example, inputs_of, names_of, output_names, outputs_of
 from compressor.tracing import BATCH, quiet, reason, traced
 
 INPUT, OUTPUT = "input", "output"
 
 
-def trace(module: nn.Module, example: Tensor, opset: int) -> bytes:
+def trace(module: nn.Module, example: Example, opset: int) -> bytes:
     """The skeleton of ``module`` as serialised ONNX, batch dynamic, of exactly this opset.
 
-    ``module`` has plain weights (no parametrizations); ``example`` has shape (1, ...). Names of
+    ``module`` has plain weights (no parametrizations); ``example`` is one input, (1, ...), or
+    several, which are called as ``examples.names_of`` says: ``input`` where there is one. Names of
     values are short and say nothing of the machine; nodes have none. Raises :class:`ExportError`
     where the network cannot be traced.
     """
@@ -48,14 +50,11 @@ def trace(module: nn.Module, example: Tensor, opset: int) -> bytes:
     return content
 
 
-def _exported(module: nn.Module, example: Tensor, opset: int) -> ir.Model:
+def _exported(module: nn.Module, example: Example, opset: int) -> ir.Model:
     with torch.no_grad():
-        output = module.eval()(example)
-    if not isinstance(output, Tensor):
-        raise ExportError(
-            f"the network gives a {type(output).__name__}, not one tensor: wrap it in a "
-            "module that returns the logits alone"
-        )
+        output = module.eval()(*inputs_of(example))
+    if not outputs_of(output):
+        raise ExportError(f"the network gives a {type(output).__name__} without any tensor")
     # Left to itself, the ONNX exporter of older releases falls back on a plain trace, which
     # bakes in whatever branch the example takes.
     recorded = traced(module, example)
@@ -66,8 +65,8 @@ def _exported(module: nn.Module, example: Tensor, opset: int) -> ir.Model:
                 dynamo=True,
                 optimize=False,
                 opset_version=opset,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+                input_names=input_names(module, example),
+                output_names=_apart(output_names(output), module),
                 verbose=False,
             )
     except Exception as error:  # the exporter's errors have no common base but this
@@ -75,6 +74,17 @@ def _exported(module: nn.Module, example: Tensor, opset: int) -> ir.Model:
     if program is None:
         raise ExportError("the network cannot be exported to ONNX: the exporter gave nothing")
     return program.model
+
+
+def input_names(module: nn.Module, example: Example) -> list[str]:
+    """What the network's inputs are called in its ONNX files."""
+    return _apart(names_of(module, example), module)
+
+
+def _apart(names: list[str], module: nn.Module) -> list[str]:
+    """Names of inputs or outputs that no tensor of the network has."""
+    taken = set(module.state_dict())
+    return [f"{name}_" if name in taken else name for name in names]
 
 
 def _stripped(proto: onnx.ModelProto, weights: set[str]) -> onnx.ModelProto:

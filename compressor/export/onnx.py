@@ -71,12 +71,19 @@ def _fill(graph: onnx.GraphProto, tensors: Mapping[str, Array]) -> dict[str, Arr
                 f"{item.name} has shape {tensors[item.name].shape}, the graph expects {shape}"
             )
         weights[item.name] = tensors[item.name]
-    if len(inputs) != 1:
-        found = ", ".join(item.name for item in inputs) or "nothing"
-        raise ArtifactError(f"with these tensors the graph takes {found}; it must take one input")
+    lacking = [item.name for item in inputs if not _has_free_batch(item)]
+    if lacking or not inputs:
+        found = ", ".join(lacking) or "nothing"
+        raise ArtifactError(f"with these tensors the graph takes {found}, which no tensor is for")
     del graph.input[:]
     graph.input.extend(inputs)
     return weights
+
+
+def _has_free_batch(item: onnx.ValueInfoProto) -> bool:
+    """Whether a graph input is one of the network's: those, and no tensor, have a free batch."""
+    sizes = item.type.tensor_type.shape.dim
+    return bool(sizes) and bool(sizes[0].dim_param)
 
 
 def _fold_batch_norms(graph: onnx.GraphProto, weights: dict[str, Array]) -> None:

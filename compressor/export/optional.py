@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from compressor.errors import UsageError
@@ -117,8 +118,13 @@ def _accuracy(name: str, content: bytes, threads: int, context: Context) -> floa
     data = context.data
     if data is None or not len(data.test):
         return None
+
+    def score(outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
+        given = torch.from_numpy(outputs), torch.from_numpy(targets)
+        return np.asarray(data.task.score(*given).numpy())
+
     with context.progress.task(f"{name}: accuracy", math.ceil(len(data.test) / BATCH)) as advance:
-        return verify.accuracy(content, _test(data, advance), threads)
+        return verify.accuracy(content, _test(data, advance), threads, score)
 
 
 def _test(data: Data, advance: Callable[[], None]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

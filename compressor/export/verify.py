@@ -1,6 +1,6 @@
 """Does the ONNX file compute what PyTorch computes? Run both on the same inputs and say."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from compressor.errors import ExportError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from compressor.examples import Example
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,30 @@ def run(runtime: Any, name: str, inputs: Any) -> Any:
         raise ExportError(f"ONNX Runtime cannot run the file: {first_line(error)}") from None
 
 
-def compare(model: bytes, module: "nn.Module", inputs: "Tensor") -> Difference:
-    """Run ``inputs`` (N, ...) float32 through ONNX Runtime and PyTorch, both on the CPU."""
+def compare(model: bytes, module: "nn.Module", inputs: "Example") -> Difference:
+    """Run inputs (N, ...) through ONNX Runtime and PyTorch, both on the CPU; the worst output's."""
     import torch
 
+    from compressor.examples import inputs_of, outputs_of
+
+    given = inputs_of(inputs)
     with torch.no_grad():
-        expected = module.cpu().eval()(inputs).numpy()
+        expected = [each.numpy() for each in outputs_of(module.cpu().eval()(*given))]
     runtime = session(model)
-    return difference(expected, run(runtime, runtime.get_inputs()[0].name, inputs.numpy()))
+    try:
+        feed = {i.name: x.numpy() for i, x in zip(runtime.get_inputs(), given, strict=True)}
+        found = runtime.run(None, feed)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        raise ExportError(f"ONNX Runtime cannot run the file: {first_line(error)}") from None
+    return worst([difference(e, f) for e, f in zip(expected, found, strict=True)])
 
 
-def check(model: bytes, module: "nn.Module", inputs: "Tensor", tolerance: float) -> Difference:
+def worst(differences: list[Difference]) -> Difference:
+    """Of several outputs' differences, the largest relative one."""
+    return max(differences, key=lambda each: each.relative)
+
+
+def check(model: bytes, module: "nn.Module", inputs: "Example", tolerance: float) -> Difference:
     """:func:`compare`, and :class:`ExportError` above ``tolerance`` (relative)."""
     found = compare(model, module, inputs)
     if not found.relative <= tolerance:
@@ -75,25 +90,35 @@ def difference(expected: Any, found: Any) -> Difference:
     if expected.shape != found.shape:
         raise ExportError(f"ONNX gives shape {found.shape}, PyTorch {expected.shape}")
     with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, and no match
-        absolute = float(np.abs(expected - found).max(initial=0.0))
+        gap = np.abs(expected.astype(np.float64) - found.astype(np.float64))
+        absolute = float(gap.max(initial=0.0))
     scale = float(np.abs(expected).max(initial=0.0))
     relative = absolute / scale if scale else absolute
     return Difference(absolute, relative, len(expected))
 
 
+Score = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
+"""(outputs (B, ...), targets (B, ...)) -> the figure of each, (B,)."""
+
+
+def _right(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(outputs.argmax(1) == labels)
+
+
 def accuracy(
     model: bytes,
-    batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    batches: Iterable[tuple[NDArray[np.float32], NDArray[Any]]],
     threads: int = 1,
+    score: Score = _right,
 ) -> float:
-    """Top-1 accuracy (0 to 1) in ONNX Runtime on batches of images (B, ...) and labels (B,)."""
+    """The mean score, top-1 accuracy (0 to 1), in ONNX Runtime on batches of images and targets."""
     runtime = session(model, threads)
     name = runtime.get_inputs()[0].name
-    right = total = 0
-    for images, labels in batches:
-        right += int((run(runtime, name, images).argmax(1) == labels).sum())
-        total += len(labels)
-    return right / total
+    found, total = 0.0, 0
+    for images, targets in batches:
+        found += float(score(run(runtime, name, images), targets).sum(dtype=np.float64))
+        total += len(targets)
+    return found / total
 
 
 def first_line(error: Exception) -> str:

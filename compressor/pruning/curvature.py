@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import StageError
+from compressor.examples import answers
 from compressor.layers import Layer, trained_weight
 from compressor.network import Context
 from compressor.pruning.second_order import cut, removal_costs
@@ -74,7 +75,7 @@ def _gradients(
     room = max(1, min(_MOST, _BUFFER // sum(p.numel() for p in parameters)))
     waiting: list[list[Tensor]] = [[] for _ in parameters]
     for x in images(context, IMAGES, 1):
-        outputs = module(x)
+        outputs = answers(module(x))
         sign = torch.randint(0, 2, outputs.shape, generator=signs).to(outputs) * 2 - 1
         centred = outputs - outputs.mean(1, keepdim=True) if outputs.ndim == 2 else outputs
         found = torch.autograd.grad(

@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from compressor.layers import Layer, compressible_layers, trained_weight
+from compressor.layers import Layer, single_layers, trained_weight
 from compressor.network import Context
 from compressor.pruning.curvature import images
 from compressor.quantization.sensitivity import blocks, layout, measured, unblocks
@@ -63,8 +63,10 @@ def refit(
     """
     module.eval()
     dense.eval()
-    layers, twins = compressible_layers(module), compressible_layers(dense)
-    names = _order(module, {n: layers[n] for n in wanted if measured(layers[n])}, context)
+    layers, twins = single_layers(module), single_layers(dense)
+    names = _order(
+        module, {n: layers[n] for n in wanted if n in layers and measured(layers[n])}, context
+    )
     with context.progress.task("fit to the dense network", len(names)) as advance:
         for name in names:
             moments = _measure((module, dense), (layers[name], twins[name]), context)

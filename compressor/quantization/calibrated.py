@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import StageError
-from compressor.layers import Layer, compressible_layers, share_layer
+from compressor.layers import Layer, share_layer, single_layers
 from compressor.network import Context, Network, Row, StageReport
 from compressor.quantization import inputs, norms, sensitivity
 from compressor.quantization.compensation import MAX_LEVEL, Compensation
@@ -122,7 +122,7 @@ def calibrate(network: Network, settings: Calibrate, context: Context) -> StageR
     validation images.
     """
     module = network.module.eval()
-    layers = compressible_layers(module)
+    layers = single_layers(module)
     if not layers:
         raise StageError(f"{network.name} has no convolution or linear layer to quantize")
     found = sensitivities(network, layers, settings, context)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressor.examples import one_image
 from compressor.network import Context, Network
 from compressor.quantization import norms
 from compressor.training.data import Data, batches
@@ -34,7 +35,10 @@ def drawn(data: Data, images: int, context: Context) -> Inputs:
 def made(network: Network, images: int, context: Context) -> Inputs:
     """So many images, at most `MOST_MADE`, that give each norm of the network its statistics."""
     generator = torch.Generator().manual_seed(context.seed)
-    shape, count = tuple(network.example.shape[1:]), math.ceil(min(images, MOST_MADE) / BATCH)
+    shape, count = (
+        tuple(one_image(network.example).shape[1:]),
+        math.ceil(min(images, MOST_MADE) / BATCH),
+    )
     with context.progress.task("inputs from norms", count * norms.STEPS) as advance:
         found = [
             norms.synthesize(network.module, shape, BATCH, generator, advance) for _ in range(count)

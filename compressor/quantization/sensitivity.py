@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compressor.examples import answers
 from compressor.layers import Layer
 from compressor.network import Context
 from compressor.quantization.inputs import Inputs
@@ -95,7 +96,7 @@ def measure(
     try:
         with context.progress.task("sensitivities", inputs.count) as advance:
             for x in inputs.batches:
-                outputs = module(x)
+                outputs = answers(module(x))
                 signs = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs) * 2 - 1
                 (_centred(outputs) * signs).sum().backward()  # type: ignore[no-untyped-call]
                 module.zero_grad(set_to_none=True)

@@ -12,10 +12,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from compressor.errors import StageError
-from compressor.layers import Layer, bake, share_layer
+from compressor.layers import Layer, put_on, share_layer, step_of
 
 
 class Ternary(nn.Module):
@@ -85,8 +84,7 @@ def begin(layer: Layer, threshold: float) -> None:
         raise StageError(f"{layer.name} has weights that are NaN or infinite")
     if not weight.any():
         raise StageError(f"{layer.name} has no weight other than zero: nothing to quantize")
-    bake(layer.module)
-    parametrize.register_parametrization(layer.module, "weight", Ternary(weight, threshold))
+    put_on(layer, Ternary(weight, threshold))
 
 
 def finish(layers: Mapping[str, Layer]) -> dict[str, int]:
@@ -110,7 +108,5 @@ def finish(layers: Mapping[str, Layer]) -> dict[str, int]:
 
 
 def _ternary(layer: Layer) -> Ternary | None:
-    if not parametrize.is_parametrized(layer.module, "weight"):
-        return None
-    step = cast(nn.ModuleList, layer.module.parametrizations.weight)[0]  # type: ignore[union-attr]
+    step = step_of(layer)
     return step if isinstance(step, Ternary) else None

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from compressor.reporting import metric
 from compressor.reporting.intervals import wilson
 from compressor.reporting.plots import stages_of
-from compressor.reporting.tables import difference_of, percent, trial_rows
+from compressor.reporting.tables import difference_of, trial_rows
 
 Json = dict[str, Any]
 DASH = "-"
@@ -29,15 +30,22 @@ def stages(report: Json) -> Grid:
             f"{fp32 / stage['bytes']:.1f}x",
             f"{100 * stage['sparsity']:.2f} %",
             f"{stage['bits_per_weight']:.2f}",
-            percent(stage["accuracy"]),
-            _interval(stage["accuracy"], images),
+            metric.shown(report, stage["accuracy"]),
+            _interval(stage["accuracy"], images if metric.counted(report) else 0),
             f"{stage['nonzero']:,}",
             f"{stage['macs']:,}",
             f"{stage['nonzero_macs']:,}",
             f"{stage['seconds']:.1f}",
         )
         rows.append((label, *figures))
-    headings = ("stage", "bytes", "smaller", "zeros", "bits per weight", "test accuracy")
+    headings = (
+        "stage",
+        "bytes",
+        "smaller",
+        "zeros",
+        "bits per weight",
+        f"test {metric.name(report)}",
+    )
     more = ("95 % interval", "parameters not 0", "MACs", "MACs that meet no 0", "seconds")
     return Grid("What each stage left", headings + more, rows)
 
@@ -85,7 +93,7 @@ def files(report: Json) -> Grid:
         )
         for key, row in rows_of.items()
     ]
-    headings = ("file", "what it is", "bytes", "smaller", "accuracy", "from the ONNX file")
+    headings = ("file", "what it is", "bytes", "smaller", "accuracy", "outputs differ by")
     return Grid("Files", headings, rows)
 
 

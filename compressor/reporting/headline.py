@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from compressor.reporting import metric
+
 Json = dict[str, Any]
 
 
@@ -53,10 +55,26 @@ def _faster(latency: Json) -> Figure:
     )
 
 
+def _metric(report: Json, change: Json) -> Figure:
+    low, high = (metric.changed(report, value) for value in change["interval"])
+    dense, after = (
+        metric.shown(report, report["stages"][stage]["accuracy"]) for stage in ("dense", "encode")
+    )
+    return Figure(
+        f"change of {metric.name(report)}",
+        metric.changed(report, change["difference"]),
+        f"95 % interval {low} to {high}",
+        f"{dense}, then {after} on the same {change['images']:,} test samples: {change['lost']:,} "
+        f"got worse, {change['won']:,} better (paired, normal)",
+    )
+
+
 def _accuracy(report: Json) -> Figure:
     change = report["stages"]["encode"]["change"]
     if change is None:
         return Figure("accuracy", "not measured", "no data set was given (--data)", "")
+    if not metric.counted(report):
+        return _metric(report, change)
     low, high = change["interval"]
     dense, after = (report["stages"][stage]["accuracy"] for stage in ("dense", "encode"))
     return Figure(

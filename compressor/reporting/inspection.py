@@ -42,11 +42,10 @@ def contents(artifact: Artifact) -> dict[str, Any]:
 
 
 def parts_by_layer(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row per layer with a weight: how it is written, and bytes by part."""
+    """A row per tensor, by its layer's name: how it is written, and bytes by part."""
     return [
         {"layer": row["name"].removesuffix(".weight"), "mode": row["mode"], "parts": row["parts"]}
         for row in found["tensors"]
-        if row["name"].endswith(".weight")
     ]
 
 

@@ -30,13 +30,14 @@ BINS = 40
 
 def latency(
     models: Mapping[str, bytes],
-    shape: tuple[int, ...],
+    shape: "tuple[int, ...] | Mapping[str, NDArray[Any]]",
     *,
     threads: int = 1,
     seconds: float = 3.0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Milliseconds per call of each model on one random input of ``shape`` (1, ...).
+    """Milliseconds per call of each model on one random input of ``shape`` (1, ...), or on arrays
+    by the names of inputs.
 
     The models take turns, one call each in an order drawn anew each round, so that whatever else
     the machine does meets all; every :data:`SET` rounds they are loaded anew. Each runs at least
@@ -45,7 +46,7 @@ def latency(
     a histogram of all calls, outliers kept; and how it was measured.
     """
     generator = np.random.default_rng(0)
-    x = generator.standard_normal(shape).astype(np.float32)
+    feed = shape if isinstance(shape, Mapping) else {INPUT: _drawn(generator, shape)}
     names, count = list(models), 0
     times: dict[str, list[float]] = {name: [] for name in models}
     deadline = time.perf_counter() + seconds
@@ -55,7 +56,7 @@ def latency(
             for turn in range(WARMUP + SET):
                 for name in generator.permutation(names):
                     begin = time.perf_counter()
-                    sessions[name].run(None, {INPUT: x})
+                    sessions[name].run(None, feed)
                     if turn >= WARMUP:
                         times[name].append(1e3 * (time.perf_counter() - begin))
                 if turn >= WARMUP:
@@ -65,7 +66,7 @@ def latency(
     edges = np.geomspace(*_range(times), BINS + 1)
     return {
         "runtime": "ONNX Runtime, CPU",
-        "batch": shape[0],
+        "batch": len(next(iter(feed.values()))),
         "threads": threads,
         "calls": len(next(iter(times.values()))),
         "ms": {
@@ -78,6 +79,10 @@ def latency(
             "counts": {n: np.histogram(v, edges)[0].tolist() for n, v in times.items()},
         },
     }
+
+
+def _drawn(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return generator.standard_normal(shape).astype(np.float32)
 
 
 def missed(measured: Mapping[str, Any], channels: Channels | None) -> list[str]:

@@ -1,13 +1,17 @@
 """What a network is, in numbers: parameters, zeros, MACs."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from compressor.layers import compressible_layers
+from compressor.examples import Example, inputs_of, on
+from compressor.layers import compressible_layers, single_layers
 from compressor.network import Network
 from compressor.storage import plain_state
 
@@ -36,7 +40,7 @@ def measure(network: Network, macs: dict[str, int]) -> Size:
     """Count ``network`` as it is now; ``macs`` per layer as from :func:`layer_macs`."""
     plain = plain_state(network.module, every_name=False)
     layers = compressible_layers(network.module)
-    weights = {name: plain[f"{name}.weight"] for name in layers}
+    weights = {name: plain[layer.tensor] for name, layer in layers.items()}
     kept = {name: int((weight != 0).sum()) for name, weight in weights.items()}
     total = sum(weight.size for weight in weights.values())
     buffers = {name for name, _ in network.module.named_buffers()}
@@ -57,7 +61,17 @@ def _attention(*tensors: Any, **_: Any) -> int:
     return int(sdpa_flop_count(*tensors[:3]))  # type: ignore[no-untyped-call]
 
 
-def layer_macs(module: nn.Module, example: Tensor) -> dict[str, int]:
+@contextlib.contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Without oneDNN, whose recurrent layers are one operator that the counter does not know."""
+    with warnings.catch_warnings():  # torch has news of its settings for hardware that is not here
+        warnings.simplefilter("ignore")
+        flags: Any = torch.backends.mkldnn.flags
+        with flags(enabled=False):
+            yield
+
+
+def layer_macs(module: nn.Module, example: Example) -> dict[str, int]:
     """MACs of every layer for one input, and under "" the whole network's.
 
     One multiply-add is one MAC: half of what ``torch.utils.flop_counter`` counts.
@@ -68,11 +82,23 @@ def layer_macs(module: nn.Module, example: Tensor) -> dict[str, int]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator that the counter does not know
     try:
-        with counter, torch.no_grad():
-            module.eval()(example.to(device))
+        with counter, torch.no_grad(), _plain_kernels():
+            module.eval()(*inputs_of(on(example, device)))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
     root = type(module).__name__
-    macs = {name: counts.get(f"{root}.{name}", 0) for name in compressible_layers(module)}
+    macs = {name: counts.get(f"{root}.{name}", 0) for name in single_layers(module)}
+    for name, child in module.named_modules():
+        if isinstance(child, nn.RNNBase):
+            macs |= _recurrent(name, child, counts.get(f"{root}.{name}", 0))
+    macs |= {name: 0 for name in compressible_layers(module) if name not in macs}
     return {"": counter.get_total_flops() // 2, **macs}
+
+
+def _recurrent(name: str, module: nn.RNNBase, macs: int) -> dict[str, int]:
+    """A recurrent layer's MACs by matrix: each is used at every step, so by their sizes."""
+    own = [leaf for leaf in module._flat_weights_names if leaf.startswith("weight_")]
+    sizes = {leaf: getattr(module, leaf).numel() for leaf in own}
+    total = max(1, sum(sizes.values()))
+    return {f"{name}.{leaf}": macs * size // total for leaf, size in sizes.items()}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from compressor.reporting import grids, markup, plots, svg
+from compressor.reporting import grids, markup, metric, plots, svg
 from compressor.reporting.grids import Grid
 from compressor.reporting.headline import Figure, headline
 from compressor.reporting.markdown import largest
@@ -61,7 +61,11 @@ def html(report: Json) -> bytes:
     about = f"{network['arch']}, {network['fp32_bytes'] // 4:,} parameters, input "
     about += " x ".join(str(size) for size in network["input_shape"])
     data = report["data"]
-    about += f"; accuracy on {data['test_images']:,} test images of {data['name']}" if data else ""
+    about += (
+        f"; {metric.name(report)} on {data['test_images']:,} test images of {data['name']}"
+        if data
+        else ""
+    )
     return document(
         title,
         node("h1", title),

@@ -2,10 +2,12 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from compressor.reporting import metric
 from compressor.reporting.histograms import edges
 from compressor.reporting.intervals import Interval, wilson
 from compressor.reporting.markup import Node
@@ -66,12 +68,13 @@ def training(report: Json) -> Node | None:
     if not curves:
         return None
     values = [y for _, curve in curves for _, y in curve]
-    told = "; ".join(f"{label}: {percent(c[0][1])} to {percent(c[-1][1])}" for label, c in curves)
+    shown = partial(metric.shown, report)
+    told = "; ".join(f"{label}: {shown(c[0][1])} to {shown(c[-1][1])}" for label, c in curves)
     chart = Chart(
-        "Validation accuracy through training",
+        f"Validation {metric.name(report)} through training",
         told,
         Axis("epoch", 0, at, ticks=range(0, at + 1, -(-at // 8))),
-        Axis("validation accuracy", min(values), max(values), text=percent),
+        Axis(f"validation {metric.name(report)}", min(values), max(values), text=shown),
         "training",
     )
     for color, (label, curve) in enumerate(curves):
@@ -85,7 +88,7 @@ def test_accuracy(report: Json) -> Node | None:
     """Accuracy on the test images after each stage, with its interval."""
     known = [(label, stage["accuracy"]) for label, stage in stages_of(report)]
     known = [(label, value) for label, value in known if value is not None]
-    count = (report["data"] or {}).get("test_images", 0)
+    count = (report["data"] or {}).get("test_images", 0) if metric.counted(report) else 0
     spreads = [wilson(value, count) for _, value in known]
     found = [(label, v, s) for (label, v), s in zip(known, spreads, strict=True) if s]
     if not found:

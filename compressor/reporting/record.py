@@ -3,6 +3,7 @@
 from typing import Any
 
 from compressor import __version__
+from compressor.examples import inputs_of
 from compressor.export import optional
 from compressor.network import Network
 from compressor.recipe import Recipe, to_table
@@ -10,6 +11,7 @@ from compressor.reporting.environment import environment
 from compressor.reporting.latency import missed
 from compressor.reporting.rows import describe
 from compressor.reporting.schema import SCHEMA
+from compressor.tasks import CLASSIFICATION
 from compressor.training.data import Data
 
 Json = dict[str, Any]
@@ -39,10 +41,11 @@ def record(
         "network": {
             "name": network.name,
             "arch": network.arch,
-            "input_shape": list(network.example.shape),
+            "input_shape": list(inputs_of(network.example)[0].shape),
             "fp32_bytes": fp32_bytes,
         },
         "data": describe(data),
+        "task": (CLASSIFICATION if data is None else data.task).row(),
         "stages": stages,
         "files": files,
         "latency": times,

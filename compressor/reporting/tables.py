@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.files import PAGES
+from compressor.reporting import metric
 
 Json = dict[str, Any]
 STAGES = {
@@ -68,7 +69,8 @@ def _show_channels(report: Json, console: Console, *, verbose: bool) -> None:
 
 def stage_table(report: Json) -> Table:
     """One row per stage: bytes really written, and what the network is worth at that point."""
-    figures = ("bytes", "smaller", "sparsity", "bits/w", "accuracy", "params != 0", "MACs != 0")
+    judged = metric.name(report)
+    figures = ("bytes", "smaller", "sparsity", "bits/w", judged, "params != 0", "MACs != 0")
     table = table_of(("stage",), figures)
     for key, label in STAGES.items():
         stage = report["stages"].get(key, {})
@@ -80,7 +82,7 @@ def stage_table(report: Json) -> Table:
             f"{report['network']['fp32_bytes'] / stage['bytes']:.1f}x",
             f"{100 * stage['sparsity']:.2f} %",
             f"{stage['bits_per_weight']:.2f}",
-            percent(stage["accuracy"]),
+            metric.shown(report, stage["accuracy"]),
             f"{stage['nonzero']:,}",
             f"{stage['nonzero_macs']:,}",
         )
@@ -171,7 +173,7 @@ def _optional_files(files: Json, export: Json) -> Iterator[tuple[str, int, str]]
 def emitted_table(rows: dict[str, Json], artifact_bytes: int) -> Table:
     """The files made of an artifact: bytes, and what they compute."""
     table = table_of(("file",), ("bytes", "artifact's", "accuracy"))
-    table.add_column("outputs from the ONNX file's")
+    table.add_column("outputs differ from the ONNX file's by")
     for row in rows.values():
         size, accuracy = row["bytes"], percent(row["accuracy"])
         times = f"{size / artifact_bytes:.1f}x"
@@ -187,8 +189,10 @@ def percent(fraction: float | None) -> str:
 def difference_of(row: Json) -> str:
     """How far a file's outputs are from the ONNX file's, and how far they may be."""
     found = row["difference_relative"]
+    if not row["tolerance"]:
+        return "nothing: it is that file"
     if found is None:
-        return "not finite"
+        return "more than can be said: they are not finite"
     return f"{found:.1e} of the largest output (up to {row['tolerance']:g})"
 
 
@@ -219,11 +223,12 @@ def _notes(report: Json) -> list[str]:
     ]
     if data is not None:
         notes.append(
-            f"accuracy on the {data['test_images']:,} test images of {data['name']}, last epoch"
+            f"{metric.name(report)} on the {data['test_images']:,} test images of {data['name']}, "
+            "last epoch"
         )
     if "targets" in report:
         notes.append(target_note(report["targets"]))
-    notes += _emitted_notes(export)
+    notes += _emitted_notes(report)
     if "int8" in export:
         notes += _int8_notes(export["int8"], report["latency"]["ms"])
     return notes + [f"not measured: {item}" for item in report["not_measured"]]
@@ -248,11 +253,13 @@ def _dead_notes(dead: Json) -> list[str]:
     return [f"dead channels removed: {', '.join(rows)}"] if rows else []
 
 
-def _emitted_notes(export: Json) -> list[str]:
+def _emitted_notes(report: Json) -> list[str]:
     """What the files compute that were asked for besides."""
+    export = report["stages"]["export"]
     return [
-        f"{EMITTED[name]}: accuracy {percent(export[name]['accuracy'])} in ONNX Runtime on this "
-        f"CPU; outputs from the ONNX file's: {difference_of(export[name])}"
+        f"{EMITTED[name]}: {metric.name(report)} {metric.shown(report, export[name]['accuracy'])} "
+        "in ONNX Runtime on this CPU; outputs differ from the ONNX file's by "
+        f"{difference_of(export[name])}"
         for name in EMITTED
         if name in export
     ]

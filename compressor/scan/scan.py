@@ -11,6 +11,7 @@ import torch
 from compressor.channels.cost import Macs
 from compressor.channels.dependencies import Dependencies
 from compressor.errors import StageError, UsageError
+from compressor.examples import one_image
 from compressor.layers import Layer, compressible_layers
 from compressor.network import Context, Network, Row
 from compressor.reporting.histograms import counted, weights_of
@@ -126,7 +127,7 @@ def scan(
         raise UsageError(f"{data.name} has no validation images to scan on: leave some aside")
     split = split.take(torch.arange(min(images, len(split))))
     module = network.module.eval()
-    example = network.example.to(context.device)
+    example = one_image(network.example).to(context.device)
     program = traced(module, example)
     wanted = _named(compressible_layers(module), layers)
     every: list[Variant] = []
@@ -233,7 +234,7 @@ def to_json(scan: Scan, data: Data, proposed: Mapping[str, Proposal], max_drop: 
             "name": network.name,
             "arch": network.arch,
             "source_sha256": network.source,
-            "input_shape": list(network.example.shape),
+            "input_shape": list(one_image(network.example).shape),
         },
         "data": {
             "name": data.name,

@@ -44,7 +44,7 @@ class Variant:
 
 def weights(layer: Layer) -> Iterable[Variant]:
     """The round(s n) smallest weights of a layer set to zero, of several as small the first."""
-    weight, name = layer.weight, f"{layer.name}.weight"
+    weight, name = layer.weight, layer.tensor
     order = torch.argsort(weight.abs().flatten(), stable=True)
     for sparsity in SPARSITIES:
         zeros = round(sparsity * weight.numel())
@@ -62,7 +62,7 @@ def weights(layer: Layer) -> Iterable[Variant]:
 
 def bits(layer: Layer, seed: int = 0) -> Iterable[Variant]:
     """A layer's weights that are not zero shared among 2^b centroids of k-means, not fine-tuned."""
-    weight, name = layer.weight, f"{layer.name}.weight"
+    weight, name = layer.weight, layer.tensor
     values = weight.cpu().numpy()
     kept = values != 0
     if not kept.any():

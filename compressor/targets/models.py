@@ -46,6 +46,6 @@ def _of_layer(layer: Layer, seed: int) -> LayerModel:
 
 def _error(layer: Layer, variant: Variant) -> float:
     weight = layer.weight.double()
-    changed = variant.changes()[f"{layer.name}.weight"].double()
+    changed = variant.changes()[layer.tensor].double()
     left = float(changed.square().sum())
     return float((changed - weight).square().sum()) / left if left else NOTHING_LEFT

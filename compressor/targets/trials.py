@@ -24,7 +24,7 @@ from compressor.scan.allocation import Setting
 from compressor.scan.proposal import untrained, with_settings
 from compressor.storage import load_decoded
 from compressor.training.data import Data, Split
-from compressor.training.fit import right
+from compressor.training.fit import scores
 from compressor.training.losses import frozen
 
 MOST_VALIDATION = 5000
@@ -75,7 +75,7 @@ class Trials:
         closed(small, recipe)
         whole = small.channels == self.network.channels
         skeleton = self._skeleton if whole else self._traced(small)
-        size = measure(small, layer_macs(small.module, small.example.to(self.context.device)))
+        size = measure(small, layer_macs(small.module, small.example))
         blob = encoded(small, recipe, skeleton, size, self.context.progress)
         load_decoded(small.module, artifact.decode(blob).tensors())
         found = accuracy(small, self.context.data)
@@ -90,7 +90,7 @@ def accuracy(network: Network, data: Data | None) -> float | None:
     """On validation images, at most `MOST_VALIDATION`; None where there are none."""
     if data is None or not len(data.validation):
         return None
-    return float(right(network.module, data, _first(data.validation)).double().mean())
+    return float(scores(network.module, data, _first(data.validation)).double().mean())
 
 
 def _first(split: Split) -> Split:

@@ -17,16 +17,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compressor import distributed
 from compressor.errors import DataError, UsageError
+from compressor.tasks import CLASSIFICATION, Task
 from compressor.training import data_files, data_folder, data_sources
 from compressor.training.augment import WHOLE, check_policy
 from compressor.training.augment import augment as apply_augment
-from compressor.training.data_arrays import Shape, Split, permuted
+from compressor.training.data_arrays import Split, permuted
 from compressor.training.data_folder import Progress
 from compressor.training.data_sources import NAMED, Source, default_root
 
@@ -42,7 +44,8 @@ class Data:
     ``mean`` and ``std`` are per channel, for images scaled to 0..1 where they are uint8 and for
     images as they are where float32. ``augment`` is the policy that suits the set, one of
     augment.POLICIES; ``background`` is the value of empty pixels on the same scale as ``mean``.
-    ``fingerprint`` is the SHA-256 of name, splits and normalisation, in hexadecimal.
+    ``fingerprint`` is the SHA-256 of name, splits and normalisation, in hexadecimal. ``classes`` is
+    0 where the ``task`` has none.
     """
 
     name: str
@@ -55,24 +58,25 @@ class Data:
     augment: str
     background: float
     fingerprint: str
+    task: Task = CLASSIFICATION
 
     @property
-    def input_shape(self) -> Shape:
-        """(C, H, W) of one image."""
-        channels, height, width = self.train.x.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one image; of other inputs whatever they have."""
+        return tuple(self.train.x.shape[1:])
 
 
 def load(
     spec: str,
     *,
-    input_shape: Shape | None,
+    input_shape: tuple[int, ...] | None,
     root: Path | None = None,
     seed: int = 0,
     validation: float = 0.1,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     progress: Progress | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Data:
     """Read what ``spec`` names (see the top of this module) into memory.
 
@@ -87,10 +91,13 @@ def load(
         raise UsageError(f"the validation fraction must lie in [0, 1), not {validation}")
     try:
         with distributed.in_turn():
-            source = _read(spec, input_shape, root or default_root(), progress)
+            if task.labels:
+                source = _read(spec, input_shape, root or default_root(), progress)
+            else:
+                source = _pairs(spec, input_shape)
     except OSError as error:
         raise DataError(f"data {spec} cannot be read: {error}") from error
-    classes = _classes(source)
+    classes = _classes(source) if task.labels else 0
     train, held = source.train, source.validation
     if held is None:
         train, held = permuted(train, validation, seed)
@@ -109,10 +116,11 @@ def load(
         augment=source.augment,
         background=0.0 if train.x.dtype == torch.uint8 else float(train.x.min()),
         fingerprint=_fingerprint(source.name, (train, held, source.test), mean, std),
+        task=task,
     )
 
 
-def _read(spec: str, input_shape: Shape | None, root: Path, progress: Progress | None) -> Source:
+def _read(spec: str, input_shape: Any, root: Path, progress: Progress | None) -> Source:
     if spec in NAMED:
         return data_sources.named(spec, input_shape, root)
     if spec == "digits":
@@ -128,6 +136,19 @@ def _read(spec: str, input_shape: Shape | None, root: Path, progress: Progress |
     if spec.endswith(".py"):
         raise DataError(f"--data {spec} lacks the function: give {spec}:FUNCTION")
     raise DataError(f"no data set is called {spec!r} and no folder either; give {FORMS}")
+
+
+def _pairs(spec: str, input_shape: tuple[int, ...] | None) -> Source:
+    """Inputs and targets of any shape, for a task that is not classification."""
+    file, colon, function = spec.rpartition(":")
+    if colon and file.endswith(".py"):
+        return data_files.script(Path(file), function, input_shape, labels=False)
+    if spec.endswith(".npz"):
+        return data_files.npz(Path(spec), input_shape, labels=False)
+    raise DataError(
+        f"data {spec} are labelled images, and --task asks for targets of its own: give FILE.npz "
+        "or FILE.py:FUNCTION"
+    )
 
 
 def _classes(source: Source) -> int:
@@ -150,6 +171,8 @@ def _normalisation(
         raise UsageError("a mean needs a standard deviation, and the reverse; give both or none")
     if mean is None or std is None:
         mean, std = source.mean, source.std
+    if train.x.ndim != 4:  # no images: taken as they are
+        return (0.0,), (1.0,)
     if mean is None or std is None:
         mean, std = _statistics(train.x)
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
@@ -213,6 +236,8 @@ def on_device(split: Split, device: torch.device) -> Split:
 
 def normalise(x: Tensor, data: Data) -> Tensor:
     """uint8 or float32 (B, C, H, W) on any device -> float32 of the same shape."""
+    if x.ndim != 4:
+        return x
     mean = torch.tensor(data.mean, device=x.device).view(-1, 1, 1)
     std = torch.tensor(data.std, device=x.device).view(-1, 1, 1)
     return (_scaled(x) - mean).div_(std)

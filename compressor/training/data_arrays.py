@@ -66,6 +66,34 @@ def as_split(x: Any, y: Any, input_shape: Shape | None, where: str) -> Split:
     return Split(_values(_layout(images, input_shape, where), where), labels)
 
 
+def as_pairs(x: Any, y: Any, input_shape: tuple[int, ...] | None, where: str) -> Split:
+    """Inputs and targets, for a task of its own -> Split.
+
+    ``x``: images as in :func:`as_split`, or floats (N, ...) of any other number of axes; ``y``:
+    numbers (N, ...). Raises DataError where these do not belong together or are not finite.
+    """
+    inputs, targets = _tensor(x, f"{where}: the inputs"), _tensor(y, f"{where}: the targets")
+    if not inputs.ndim or not targets.ndim or len(inputs) != len(targets) or not len(targets):
+        raise DataError(
+            f"{where}: inputs of shape {tuple(inputs.shape)} do not go with targets of shape "
+            f"{tuple(targets.shape)}: both need one entry for each sample"
+        )
+    if targets.is_floating_point():
+        targets = targets.float()
+        if not bool(torch.isfinite(targets).all()):
+            raise DataError(f"{where}: the targets hold NaN or infinity")
+    if input_shape is not None and len(input_shape) == 3:
+        images = (input_shape[0], input_shape[1], input_shape[2])
+        return Split(_values(_layout(inputs, images, where), where), targets)
+    if input_shape is not None and tuple(inputs.shape[1:]) != tuple(input_shape):
+        raise DataError(
+            f"{where}: the inputs are {tuple(inputs.shape[1:])}, the network takes "
+            f"{tuple(input_shape)}"
+        )
+    values = inputs.float() if inputs.is_floating_point() else inputs
+    return Split(values if inputs.ndim != 4 else _values(values, where), targets)
+
+
 def _tensor(array: Any, where: str) -> Tensor:
     try:
         if isinstance(array, Tensor):

@@ -13,6 +13,7 @@ from compressor.errors import StageError
 from compressor.network import Context
 from compressor.progress import Step
 from compressor.settings import Training
+from compressor.tasks import in_float32
 from compressor.training.augment import WHOLE
 from compressor.training.checkpoints import (
     State,
@@ -107,7 +108,7 @@ class _Session:
         torch.manual_seed(context.seed + distributed.rank())  # what layers draw: dropout
         self.optimizer = _optimizer(module, training)
         self.scaler = scaler(training.precision, context.device)
-        self.loss_function = loss_of(training, context.teacher)
+        self.loss_function = loss_of(training, context.teacher, data.task)
         self.slimmed = scales(module) if training.slimming else []
         self.history: list[Epoch] = []
         example, _ = next(iter(batches(data.train, data, batch_size=2)))
@@ -146,7 +147,7 @@ class _Session:
             if whole < min(2 * distributed.world(), self.training.batch_size) and self.steps > 1:
                 continue  # left-over images, too few for a batch norm to take a variance of
             total += self._step(x, y, rate, whole) * len(y)
-            advance(_note(len(self.history), self.training, self.history))
+            advance(_note(len(self.history), self.training, self.history, self.data.task.percent))
             if self.after_step is not None:
                 self.after_step(begun + step + 1, self.steps * self.training.epochs)
         self._finish_epoch(float(distributed.total(total)) / len(self.train), rate)
@@ -169,7 +170,7 @@ class _Session:
             group["lr"] = rate
         x = x.contiguous(memory_format=self.layout)
         with autocast(self.training.precision, self.device):
-            loss = self.loss_function(self.runner(x).float(), x, y)
+            loss = self.loss_function(in_float32(self.runner(x)), x, y)
         self.optimizer.zero_grad(set_to_none=True)
         # Ranks' gradients are averaged: of unequal shares, the larger counts for more.
         weight = len(y) * distributed.world() / whole
@@ -231,43 +232,55 @@ _EVALUATED = 500
 def evaluate(
     module: nn.Module, data: Data, split: Split, batch_size: int = _EVALUATED, share: slice = WHOLE
 ) -> float:
-    """Top-1 accuracy (0 to 1) in evaluation mode; NaN for an empty split.
+    """The task's metric in evaluation mode, top-1 accuracy (0 to 1); NaN for an empty split.
 
     With a ``share`` of each batch this rank's answers are counted together with the others'.
     """
     if len(split.y) == 0:
         return math.nan
-    correct = right(module, data, split, batch_size, share).sum()
-    return int(correct if share == WHOLE else distributed.total(correct)) / len(split.y)
+    total = scores(module, data, split, batch_size, share).sum(dtype=torch.float64)
+    return float(total if share == WHOLE else distributed.total(total)) / len(split.y)
 
 
-def right(
+def scores(
     module: nn.Module, data: Data, split: Split, batch_size: int = _EVALUATED, share: slice = WHOLE
 ) -> Tensor:
-    """Which images the module, in evaluation mode, classifies rightly: bool (N,), on its device.
+    """The task's score of each sample, in evaluation mode: (N,), on the module's device.
 
-    With a ``share`` of each batch, of this rank's images.
+    Of a classification, whether each image is classified rightly, bool. With a ``share`` of each
+    batch, of this rank's images.
     """
     was_training = module.training
     module.eval()
     device = next(module.parameters()).device
-    found = [torch.zeros(0, dtype=torch.bool, device=device)]
+    dtype = torch.bool if data.task.labels else torch.float32
+    found = [torch.zeros(0, dtype=dtype, device=device)]
     lie = None
     with torch.no_grad():
         for x, y in batches(split, data, batch_size=batch_size, device=device, share=share):
             if len(y):
                 lie = lie or layout(module, x)
-                x = x.contiguous(memory_format=lie)
-                found.append(module(x).argmax(1) == y)
+                found.append(data.task.score(module(x.contiguous(memory_format=lie)), y))
     module.train(was_training)
     return torch.cat(found)
 
 
 def check_fit(module: nn.Module, example: Tensor, data: Data) -> None:
-    """Raise :class:`StageError` unless the network has one output per class of the data."""
+    """Raise :class:`StageError` unless the network has one output per class of the data.
+
+    Of another task, loss and score are tried on two samples, and raise what they raise.
+    """
     was_training = module.training
     module.eval()
     with torch.no_grad():
+        if not data.task.labels:
+            device = next(module.parameters()).device
+            x, y = next(iter(batches(data.train.take(torch.arange(2)), data, batch_size=2)))
+            output = module(x.to(device))
+            data.task.loss(output, y.to(device))
+            data.task.score(output, y.to(device))
+            module.train(was_training)
+            return
         output = module(example)
     module.train(was_training)
     if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] < data.classes:
@@ -304,9 +317,10 @@ def _optimizer(module: nn.Module, training: Training) -> torch.optim.Optimizer:
     )
 
 
-def _note(epoch: int, training: Training, history: list[Epoch]) -> str:
+def _note(epoch: int, training: Training, history: list[Epoch], percent: bool) -> str:
     note = f"epoch {epoch + 1}/{training.epochs}"
     if history:
         last = history[-1]
-        note += f"  loss {last.loss:.4f}  validation {100 * last.validation:.2f} %"
+        held = f"{100 * last.validation:.2f} %" if percent else f"{last.validation:.5g}"
+        note += f"  loss {last.loss:.4f}  validation {held}"
     return note

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,26 +10,30 @@ from torch.nn import functional
 
 from compressor.errors import StageError
 from compressor.settings import Training
+from compressor.tasks import CLASSIFICATION, Task, imitation, in_float32
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits (B, classes), inputs (B, ...), labels int64 (B,)) -> mean loss (), in nats."""
+Loss = Callable[[Any, Tensor, Tensor], Tensor]
+"""(outputs, inputs (B, ...), targets (B, ...)) -> mean loss ()."""
 
 
-def loss_of(training: Training, teacher: nn.Module | None) -> Loss:
-    """The loss that ``training`` asks for.
+def loss_of(training: Training, teacher: nn.Module | None, task: Task = CLASSIFICATION) -> Loss:
+    """The loss of the ``task``, with a teacher's answers where ``training`` asks for them.
 
     Raises :class:`StageError` where it distils and there is no ``teacher``.
     """
     if training.distill == 0:
-        return lambda logits, x, y: functional.cross_entropy(logits, y)
+        return lambda output, x, y: task.loss(output, y)
     if teacher is None:
         raise StageError(f"distill is {training.distill:g}, but there is no teacher: leave it out")
 
-    def loss(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def loss(output: Any, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            answers = teacher(x).to(logits.dtype)  # 16 bits under autocast
-        soft = distillation(logits, answers, training.temperature)
-        hard = functional.cross_entropy(logits, y)
+            answers = in_float32(teacher(x))  # 16 bits under autocast
+        if task.labels:
+            soft = distillation(output, answers, training.temperature)
+        else:
+            soft = imitation(output, answers)
+        hard = task.loss(output, y)
         return (1 - training.distill) * hard + training.distill * soft
 
     return loss

@@ -1,0 +1,315 @@
+"""An ONNX graph as a module that computes it, node by node, with torch.
+
+It is there to be traced once (``graphs/relayer.py``); what comes of that is the network. Weights
+keep their names in the file, made fit for torch; where an exporter has given them numbers only, the
+name of their node tells where they belong.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compressor.errors import LoadError
+from compressor.graphs import onnx_file, onnx_layers, onnx_shapes
+from compressor.graphs.onnx_operators import OPERATORS, Step, Unsupported, settled
+from compressor.graphs.recurrent import recurrent
+
+__all__ = ["OnnxNetwork", "onnx_layers", "onnx_shapes"]  # the latter two fill the table
+
+Arrays = dict[str, NDArray[Any]]
+_NUMBERED = re.compile(r"onnx::.*|(v|val|const|initializer|_val|tensor)_?\d*(_\d+)*|\d+")
+_ENDING = re.compile(r"[._](weight|kernel|W|w)(_\d+)?$")
+
+
+class OnnxNetwork(nn.Module):
+    """Computes ``model``; ``batch`` is the size that the file fixes for the batch, None if free.
+
+    Raises :class:`LoadError` for an operator that is not known, naming its node.
+    """
+
+    def __init__(self, path: Path, model: onnx.ModelProto, batch: int | None) -> None:
+        super().__init__()
+        self.path, graph = path, model.graph
+        opset = onnx_file.version(model)
+        if not onnx_file.OLDEST <= opset <= onnx_file.NEWEST:
+            raise LoadError(
+                f"{path} uses version {opset} of the ONNX operators; versions "
+                f"{onnx_file.OLDEST} to {onnx_file.NEWEST} are read: export it for one of them"
+            )
+        arrays = dict(onnx_file.arrays(path, graph))
+        self.names = [item.name for item in graph.input if item.name not in arrays]
+        self.outputs = [item.name for item in graph.output]
+        steps = [_step(node, opset, batch) for node in graph.node]
+        self._check(steps)
+        self.steps = _folded(steps, arrays)
+        self.held: dict[str, str] = {}  # value -> the dotted name of a tensor or layer of ours
+        self.known: Arrays = {}
+        self._own(arrays)
+        last = {name: at for at, step in enumerate(self.steps) for name in step.inputs}
+        self.spent = [
+            [n for n in set(s.inputs) if last[n] == at] for at, s in enumerate(self.steps)
+        ]
+
+    def forward(self, *inputs: Tensor) -> Any:
+        values: dict[str, Any] = dict(self.known)
+        values |= {name: self._get(where) for name, where in self.held.items()}
+        values |= dict(zip(self.names, inputs, strict=True))
+        values[""] = None
+        keep = {*self.outputs, ""}
+        for step, spent in zip(self.steps, self.spent, strict=True):
+            given = [values[name] for name in step.inputs]
+            while given and given[-1] is None:
+                given.pop()
+            found = self._run(step, given)
+            found = map(settled, found if isinstance(found, tuple) else (found,))
+            values |= dict(zip(step.outputs, found, strict=False))
+            for name in spent:
+                if name not in keep:
+                    values.pop(name, None)
+        found = tuple(self._output(values[name]) for name in self.outputs)
+        return found[0] if len(found) == 1 else found
+
+    def _output(self, value: Any) -> Tensor:
+        return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+
+    def _run(self, step: Step, given: list[Any]) -> Any:
+        try:
+            return OPERATORS[step.operator](step, *given)
+        except Unsupported as error:
+            raise LoadError(
+                f"{self.path}: node {step.label[:80]!r} is {step.operator} with what is not read "
+                f"here: {error}"
+            ) from None
+
+    def _get(self, name: str) -> Any:
+        owner, _, leaf = name.rpartition(".")
+        return getattr(self.get_submodule(owner), leaf)
+
+    def _check(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            if step.operator not in OPERATORS:
+                raise LoadError(
+                    f"{self.path}: node {step.label[:80]!r} is {step.operator}, an "
+                    "operator that is not read here: give the PyTorch checkpoint and --arch, "
+                    "or export the network without it"
+                )
+
+    # ---- weights ---------------------------------------------------------------------------
+
+    def _own(self, arrays: Arrays) -> None:
+        """Float arrays become parameters, of batch norms' statistics buffers; the rest is known."""
+        uses: dict[str, list[tuple[Step, int]]] = {}
+        for step in self.steps:
+            for slot, name in enumerate(step.inputs):
+                uses.setdefault(name, []).append((step, slot))
+        statistics = set()
+        for at, step in enumerate(self.steps):
+            if step.operator == "BatchNormalization":
+                statistics |= set(step.inputs[3:5])
+            if step.operator in ("LSTM", "GRU", "RNN"):
+                self.steps[at] = self._recurrent(step, arrays)
+        for name in list(arrays):
+            value = arrays.pop(name)
+            if name not in uses:
+                continue
+            if value.dtype.kind != "f" or value.size < 2:
+                self.known[name] = value.astype(np.float32) if value.dtype.kind == "f" else value
+                continue
+            tensor = torch.from_numpy(value.astype(np.float32, copy=not value.flags.writeable))
+            where = _name(name, *uses[name][0])
+            self.held[name] = self._put(where, tensor, trained=name not in statistics)
+
+    def _put(self, name: str, value: Tensor | nn.Module, *, trained: bool = True) -> str:
+        """Register a tensor, or a layer, under ``name`` or the next one that is free."""
+        *path, leaf = name.split(".")
+        owner: nn.Module = self
+        for part in path:
+            part = _free(part) if part in _TAKEN else part
+            if not isinstance(getattr(owner, part, None), nn.Module):
+                owner.add_module(_unused(owner, part), nn.Module())
+                part = next(reversed(owner._modules))
+            owner = cast(nn.Module, getattr(owner, part))
+        leaf = _unused(owner, leaf)
+        if isinstance(value, nn.Module):
+            owner.add_module(leaf, value)
+        elif trained:
+            owner.register_parameter(leaf, nn.Parameter(value))
+        else:
+            owner.register_buffer(leaf, value)
+        return ".".join(
+            [*[name for name, module in self.named_modules() if module is owner][:1], leaf]
+        ).lstrip(".")
+
+    def _recurrent(self, step: Step, arrays: Arrays) -> Step:
+        w, r, *b = (arrays.get(name) for name in step.inputs[1:4])
+        if w is None or r is None:
+            raise LoadError(
+                f"{self.path}: node {step.label[:80]!r} is {step.operator} with weights that are "
+                "computed: export the network with its weights as they are"
+            )
+        if step.inputs[4:5] not in ((), ("",)):
+            raise LoadError(
+                f"{self.path}: node {step.label[:80]!r} is {step.operator} over sequences of "
+                "several lengths, which is not read here: export it for whole sequences"
+            )
+        try:
+            layer = recurrent(step, w, r, *b)
+        except Unsupported as error:
+            raise LoadError(
+                f"{self.path}: node {step.label[:80]!r} is {step.operator} with what is not read "
+                f"here: {error}"
+            ) from None
+        name = _ENDING.sub("", _name(step.inputs[1], step, 1))
+        self.held[f"layer of {step.outputs[0]}"] = self._put(name, layer)
+        inputs = (step.inputs[0], f"layer of {step.outputs[0]}", *step.inputs[5:7])
+        return Step(**{**vars(step), "inputs": inputs})
+
+
+_TAKEN = frozenset(dir(nn.Module())) | {
+    "names",
+    "outputs",
+    "steps",
+    "held",
+    "known",
+    "spent",
+    "path",
+}
+
+
+def _free(name: str) -> str:
+    return f"{name}_"
+
+
+def _unused(owner: nn.Module, name: str) -> str:
+    """``name``, made longer until neither the owner nor any module has an attribute of it."""
+    while hasattr(owner, name) or name in _TAKEN:
+        name = _free(name)
+    return name
+
+
+def _step(node: onnx.NodeProto, opset: int, batch: int | None) -> Step:
+    return Step(
+        node.op_type,
+        node.name,
+        tuple(node.input),
+        tuple(node.output),
+        onnx_file.attributes(node),
+        opset,
+        batch,
+    )
+
+
+def _folded(steps: list[Step], arrays: Arrays) -> list[Step]:
+    """What constants alone decide is decided; products with a weight are linear layers.
+
+    1. ``Constant``, and ``Identity``, ``Transpose`` and ``Cast`` of a weight, become weights.
+    2. ``Gemm`` and ``MatMul`` with a weight, which has no other use, are ``Linear``: it lies
+       as torch has it, (out, in).
+    3. An ``Add`` of a vector behind such a product, its only reader, is its bias.
+    """
+    left: list[Step] = []
+    for step in steps:
+        name = step.outputs[0]
+        if step.operator == "Constant":
+            arrays[name] = np.asarray(OPERATORS["Constant"](step))
+        elif step.operator in ("Identity", "Transpose", "Cast") and step.inputs[0] in arrays:
+            arrays[name] = np.asarray(OPERATORS[step.operator](step, arrays[step.inputs[0]]))
+        else:
+            left.append(step)
+    readers = Counter(name for step in left for name in step.inputs)
+    found: list[Step] = []
+    makers: dict[str, int] = {}
+    for step in left:
+        linear = _linear(step, arrays, readers)
+        biased = _biased(step, found, makers, arrays, readers)
+        if biased is not None:
+            at, whole = biased
+            found[at] = whole
+            makers[whole.outputs[0]] = at
+            continue
+        if linear is not None:
+            makers[step.outputs[0]] = len(found)
+        found.append(linear or step)
+    return found
+
+
+def _linear(step: Step, arrays: Arrays, readers: Counter[str]) -> Step | None:
+    if step.operator not in ("Gemm", "MatMul") or len(step.inputs) < 2:
+        return None
+    name = step.inputs[1]
+    weight = arrays.get(name)
+    if weight is None or weight.ndim != 2 or readers[name] != 1 or step.inputs[0] in arrays:
+        return None
+    ones = step.get("alpha", 1.0) == step.get("beta", 1.0) == 1.0
+    bias = arrays.get(step.inputs[2]) if len(step.inputs) > 2 else None
+    vector = len(step.inputs) < 3 or (bias is not None and bias.ndim == 1 and bias.size > 1)
+    if not ones or step.get("transA", 0) or not vector:
+        return None
+    if not step.get("transB", 0):
+        arrays[name] = np.ascontiguousarray(weight.T)
+    if bias is not None and bias.shape != arrays[name].shape[:1]:
+        return None
+    return Step(**{**vars(step), "operator": "Linear", "attributes": {}})
+
+
+def _biased(
+    step: Step,
+    found: list[Step],
+    makers: dict[str, int],
+    arrays: Arrays,
+    readers: Counter[str],
+) -> tuple[int, Step] | None:
+    """(place, linear layer with this ``Add`` as its bias)."""
+    if step.operator != "Add":
+        return None
+    for product, other in (step.inputs, step.inputs[::-1]):
+        bias, at = arrays.get(other), makers.get(product)
+        if bias is None or at is None or readers[product] != 1 or readers[other] != 1:
+            continue
+        layer = found[at]
+        out = arrays[layer.inputs[1]].shape[0]
+        if len(layer.inputs) == 2 and bias.shape == (out,) and bias.dtype.kind == "f" and out > 1:
+            inputs = (*layer.inputs, other)
+            return at, Step(**{**vars(layer), "inputs": inputs, "outputs": step.outputs})
+    return None
+
+
+_LEAVES = {
+    "Conv": {1: "weight", 2: "bias"},
+    "ConvTranspose": {1: "weight", 2: "bias"},
+    "Linear": {1: "weight", 2: "bias"},
+    "BatchNormalization": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
+    "LayerNormalization": {1: "weight", 2: "bias"},
+    "GroupNormalization": {1: "weight", 2: "bias"},
+    "InstanceNormalization": {1: "weight", 2: "bias"},
+}
+
+
+def _name(name: str, step: Step, slot: int) -> str:
+    """What a weight is called: as in the file, or by its node where the file has but a number."""
+    leaf = _LEAVES.get(step.operator, {}).get(slot, "weight")
+    if not _NUMBERED.fullmatch(name):
+        return onnx_file.plain(name)
+    place = _scope(step.name)
+    return f"{place}.{leaf}" if place else f"{onnx_file.plain(name)}.{leaf}"
+
+
+def _scope(node: str) -> str:
+    """ "/layer1/layer1.0/conv1/Conv" -> "layer1.0.conv1": the exporter's way to say where."""
+    parts = [part for part in node.strip("/").split("/")[:-1] if part]
+    if not node.startswith("/"):
+        return ""
+    path: list[str] = []
+    for part in parts:
+        if path and part.startswith(f"{path[-1]}."):
+            path.pop()
+        path.append(part)
+    return onnx_file.plain(".".join(path)) if path else ""
