@@ -63,7 +63,7 @@ def encoded(name: str, size: int) -> bytes:
     mode, profile, make = CASES[name]
     with preferring(mode), mock.patch("compressor.artifact.packing._FEW", 1 << 30):
         blob = encode({"w": make(size)}, profile=profile)
-    assert decode(blob)._find("w")[0].mode is mode
+    assert decode(blob).stored("w")[0].mode is mode
     return blob
 
 

@@ -560,7 +560,7 @@ def test_ways_to_prune_that_do_not_go_together(
         (("--input-shape", "8,1,28,28"), 2, "give all sizes"),
         (("--input-shape", "1,1,28,99999999"), 2, "input_shape is 99999999"),
         (("--input-shape", "1,3,32,32"), 1, "does not run on an input of shape (1, 3, 32, 32)"),
-        (("--input-shape", "1,1048576,1048576,1048576"), 1, "allocate memory"),
+        (("--input-shape", "1,1048576,1048576,1048576"), 1, "not enough memory"),
         (("--epochs", 3), 2, "--epochs has no effect without --channels, --prune-sens"),
         (("--finetune-epochs", -1), 2, "--finetune-epochs is -1"),
         (("--mean", "0.5", "--std", "0.5"), 2, "--mean has no effect without --data"),

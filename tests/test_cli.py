@@ -335,6 +335,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "mean": ("0.5,0.25", (0.5, 0.25)),
     "std": ("0.5,0.25", (0.5, 0.25)),
     "arch": ("lenet5", "lenet5"),
+    "task": ("mine.py:Task", "mine.py:Task"),
     "input_shape": ("3,32,32", (3, 32, 32)),
     "seed": ("3", 3),
     "threads": ("3", 3),

@@ -504,7 +504,8 @@ def test_a_run_removes_them_and_its_files_load(
     assert len(kept.layers["6.weight", 0]) == rows["6"]["after"]
     assert kept.layers["6.weight", 0].max() < 24  # counted in the original network
 
-    module = compressor.load(tmp_path / "out" / "net.dcz")
+    arch = f"{checkpoint.parent / 'arch.py'}:build"
+    module = compressor.load(tmp_path / "out" / "net.dcz", arch=arch)
     x = torch.randn(4, 1, 8, 8)
     session = onnxruntime.InferenceSession((tmp_path / "out" / "net.onnx").read_bytes())
     (found,) = session.run(None, {"input": x.numpy()})
@@ -522,8 +523,10 @@ def test_it_is_lossless_beside_a_run_without_it(
     run_of(checkpoint, tmp_path / "with", recipe).execute()
     monkeypatch.setattr(pipeline, "remove_dead", lambda _: None)
     run_of(checkpoint, tmp_path / "without", recipe).execute()
-    small = compressor.load(tmp_path / "with" / "net.dcz")
-    large = compressor.load(tmp_path / "without" / "net.dcz")
+    arch = f"{checkpoint.parent / 'arch.py'}:build"
+    small, large = (
+        compressor.load(tmp_path / each / "net.dcz", arch=arch) for each in ("with", "without")
+    )
     assert widths(small)["6"] < widths(large)["6"] == 24
     x = torch.randn(8, 1, 8, 8)
     expected = outputs(large, x)

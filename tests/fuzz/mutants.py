@@ -119,7 +119,7 @@ def _decode_sealed(found: Mutant, limits: Limits, thorough: bool) -> list[str]:
         return families
     total = 0
     for name in artifact.names:
-        record = artifact._find(name)[0]
+        record = artifact.stored(name)[0]
         with _counted(families):
             tensor = artifact.tensor(name)
             if tensor.shape != record.shape or tensor.dtype != DTYPES[record.dtype]:
