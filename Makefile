@@ -7,12 +7,14 @@ VENV_PYTHON := .venv/bin/python
 
 SECONDS ?= 60
 ANEW ?= peers cuda
+DATA ?= mnist
 
-.PHONY: help demo test test-all check format fuzz bench clean
+.PHONY: help demo demo-browser test test-all check format fuzz bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      train LeNet-5 on the digits, compress it, show the table"
+	@echo "make demo-browser  train, compress and serve edge/js/demo: LeNet-5 in a browser; needs npm"
 	@echo "make test      the tests, without the slow proofs"
 	@echo "make test-all  all tests"
 	@echo "make check     formatting, lint and types"
@@ -28,6 +30,11 @@ demo: .venv/installed
 	$(VENV_PYTHON) -m compressor train lenet5 --data digits -o demo/lenet5.pt
 	@cd demo && PATH="$$(cd .. && pwd)/.venv/bin:$$PATH" && export PATH && set -x && \
 	compress lenet5.pt --prune-sensitivity 0.25 --quantize 5bit --data digits
+
+# DATA=digits where MNIST cannot be had; a quarter of an hour.
+demo-browser: .venv/installed
+	$(VENV_PYTHON) -m compressor.benchmarks.edge.demo --data $(DATA)
+	cd edge/js && npm install --no-audit --no-fund && npm start
 
 test: .venv/installed
 	$(VENV_PYTHON) -m pytest -m "not slow"

@@ -88,7 +88,7 @@ def test_an_artifact_that_names_code_is_not_followed(compress: Compress, here: P
     write(here, {"mine.py": NET.format(imports="")})
     weights(here)
     assert compress("net.pt", "--arch", "mine.py:build", *QUANTIZE).code == 0
-    with pytest.raises((LoadError, ArtifactError), match="not known here .*: give arch="):
+    with pytest.raises((LoadError, ArtifactError), match=r"not known here .*: give arch="):
         api.load("net-compressed/net.dcz")
     loaded = api.load("net-compressed/net.dcz", arch="mine.py:build")
     assert loaded(torch.zeros(2, 1, 4, 4)).shape == (2, 10)

@@ -2,6 +2,7 @@
 refuses, and what it gives to ONNX Runtime computes what Python's model does. Needs no npm package.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -19,12 +20,14 @@ from torch import nn
 from compressor.artifact import Shared, encode, read
 from compressor.export import graph as graphs
 from compressor.export.onnx import build
+from compressor.training.data_sources import NAMED
 from tests import edge_files
 from tests.edge_files import GOLDEN, ROOT, TRUSTING, run, sealed
 
 JS = ROOT / "edge" / "js"
 NODE = shutil.which("node")
 OPSET = 18
+DIGIT = str(JS / "demo" / "digit.js")
 
 
 def major() -> int:
@@ -114,7 +117,8 @@ class Small(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.norm(self.conv(x)))
-        return self.fc(self.after(x).flatten(1))
+        out: torch.Tensor = self.fc(self.after(x).flatten(1))
+        return out
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +126,10 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     """A file with a graph, and the model that Python makes of it."""
     torch.manual_seed(1)
     module = Small().eval()
-    for norm in (module.norm, module.after):
-        norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2)  # type: ignore[operator, union-attr]
-        norm.weight.data.uniform_(0.5, 2), norm.bias.data.normal_()
+    state = module.state_dict()
+    for name, value in state.items():
+        if name.startswith(("norm", "after")) and value.is_floating_point():
+            value.uniform_(0.5, 2)
     skeleton = graphs.trace(module, torch.zeros(1, 1, 6, 6), OPSET)
     tensors: dict[str, Any] = {name: value.numpy() for name, value in module.state_dict().items()}
     book = np.linspace(-1, 1, 8, dtype=np.float32)
@@ -216,3 +221,55 @@ def test_what_is_no_bytes_is_refused() -> None:
     command = ["node", "--input-type=module", "-e", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "decode takes a Uint8Array or an ArrayBuffer\n"
+
+
+def node(script: str) -> Any:
+    """What a module prints as JSON."""
+    command = ["node", "--input-type=module", "-e", script]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_demo_sees_drawings_as_training_saw_images() -> None:
+    """A rectangle of 100 x 50 fits into 20 x 10 pixels, in the middle of 28 x 28."""
+    found = node(f"""
+        const {{ centred, normalised, MEAN, STD }} = await import({DIGIT!r});
+        const ink = new Uint8Array(280 * 280);
+        for (let y = 13; y < 63; y++) ink.fill(255, y * 280 + 151, y * 280 + 251);
+        const image = centred(ink, 280, 280);
+        const empty = centred(new Uint8Array(280 * 280), 280, 280);
+        const scaled = [...normalised(Float32Array.of(0, MEAN, 1))];
+        console.log(JSON.stringify({{ image: [...image], empty, scaled, MEAN, STD }}));
+    """)
+    expected = np.zeros((28, 28))
+    expected[9:19, 4:24] = 1
+    np.testing.assert_allclose(np.reshape(found["image"], (28, 28)), expected, atol=1e-6)
+    assert found["empty"] is None
+    assert ((found["MEAN"],), (found["STD"],)) == (NAMED["mnist"].mean, NAMED["mnist"].std)
+    wanted = [-found["MEAN"] / found["STD"], 0, (1 - found["MEAN"]) / found["STD"]]
+    np.testing.assert_allclose(found["scaled"], wanted, atol=1e-6)
+
+
+def test_a_drawing_is_put_around_its_centre_of_mass() -> None:
+    """Of a triangle, half of a square of 20 x 20, that is a third of the way from its corner."""
+    found = node(f"""
+        const {{ centred }} = await import({DIGIT!r});
+        const ink = new Uint8Array(280 * 280);
+        for (let y = 0; y < 200; y++) ink.fill(255, y * 280, y * 280 + 200 - y);
+        console.log(JSON.stringify([...centred(ink, 280, 280)]));
+    """)
+    image = np.reshape(found, (28, 28))
+    rows, columns = np.nonzero(image)
+    assert (rows.min(), columns.min()) == (7, 7)  # 14 - 20 / 3, rounded
+    assert (rows.max(), columns.max()) == (26, 26)
+
+
+def test_the_demos_network_is_a_few_kilobytes_and_decodes() -> None:
+    path = JS / "demo" / "lenet5.dcz"
+    facts = json.loads((JS / "demo" / "model.json").read_text())
+    assert path.stat().st_size == facts["bytes"] < 10_000
+    assert facts["plainBytes"] > 100 * facts["bytes"]
+    artifact = read(path)
+    assert outputs(
+        build(artifact.graph or b"", artifact.tensors(), artifact.metadata),
+        np.zeros((3, 1, 28, 28), dtype=np.float32),
+    ).shape == (3, 10)
