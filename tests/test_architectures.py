@@ -115,7 +115,6 @@ def test_arguments_reach_the_function_and_the_recipe(compress: Compress, here: P
         (("--arch", "mine.py:build", "--arch-arg", "w=7"), 1, "unexpected keyword argument 'w'"),
         (("--arch", "mine.py:build(width=)"), 1, "the arguments cannot be read"),
         (("--arch", "torchvision:resnet18(widht=2)"), 1, "cannot be built: "),
-        (("--arch", "timm:resnot18"), 1, "timm has no such model; it has "),
         (("--arch", "no.such:build"), 1, "no module no is installed or in this folder"),
         (("--arch", "mine:nothing"), 1, "mine defines no function or class 'nothing'"),
     ],
@@ -138,6 +137,8 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_network_of_timm() -> None:
     pytest.importorskip("timm")
+    with pytest.raises(LoadError, match="timm has no such model; it has "):
+        architectures.named("timm:resnot18").build(None)
     found = architectures.named("timm:resnet10t(in_chans=1)")
     assert found.input_shape == (3, 176, 176)
     assert found.build(7)(torch.zeros(1, 1, 64, 64)).shape == (1, 7)
