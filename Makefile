@@ -31,7 +31,7 @@ demo: .venv/installed
 	@cd demo && PATH="$$(cd .. && pwd)/.venv/bin:$$PATH" && export PATH && set -x && \
 	compress lenet5.pt --prune-sensitivity 0.25 --quantize 5bit --data digits
 
-# DATA=digits where MNIST cannot be had; a quarter of an hour.
+# DATA=digits where MNIST cannot be had. A quarter of an hour.
 demo-browser: .venv/installed
 	$(VENV_PYTHON) -m compressor.benchmarks.edge.demo --data $(DATA)
 	cd edge/js && npm install --no-audit --no-fund && npm start

@@ -145,7 +145,8 @@ def in_float32(output: Any) -> Any:
     from torch.utils import _pytree as pytree
 
     def wide(leaf: Any) -> Any:
-        return leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+        half = isinstance(leaf, Tensor) and leaf.dtype in (torch.float16, torch.bfloat16)
+        return leaf.float() if half else leaf
 
     return pytree.tree_map(wide, output)
 

@@ -163,7 +163,8 @@ def test_the_teacher_sees_the_students_own_images() -> None:
             self.inner, self.inputs = inner, list[Tensor]()
 
         def forward(self, x: Tensor) -> Any:
-            if self.inner.training or not torch.is_grad_enabled():
+            one = len(x) == 1  # tried for the layout that it takes
+            if not one and (self.inner.training or not torch.is_grad_enabled()):
                 self.inputs.append(x.clone())
             return self.inner(x)
 

@@ -24,7 +24,7 @@ from compressor.benchmarks.environment import command_line
 from compressor.benchmarks.experiments import Json, save
 
 HERE = Path(__file__).resolve().parent
-REPEATS = {"lenet5": 21, "resnet20": 21, "resnet20-fast": 21, "vgg16": 5}
+REPEATS = {"lenet5": 21, "resnet20": 21, "vgg16": 5}
 SLOW, SLOW_REPEATS = "10", 3
 """Megabits a second; vgg16 would take ten minutes."""
 

@@ -3,7 +3,7 @@
     python -m compressor.benchmarks.edge.demo [--data mnist] [--data-root FOLDER]
 
 Writes lenet5.dcz, model.json with sizes, and plain.onnx, the dense network before compression, with
-which the page compares; that one is not kept in the repository. A fifth of an hour.
+which the page compares; that one is not kept in the repository. A quarter of an hour.
 """
 
 import argparse

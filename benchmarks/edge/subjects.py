@@ -36,7 +36,6 @@ class Drawn:
 
 DRAWN = {
     "resnet20": Drawn("resnet20", (1, 3, 32, 32), 0.7, "best"),
-    "resnet20-fast": Drawn("resnet20", (1, 3, 32, 32), 0.7, "fast"),
     "vgg16": Drawn("torchvision:vgg16", (1, 3, 224, 224), 0.9, "fast"),
 }
 SHAPES = {"lenet5": (1, 1, 28, 28), **{name: drawn.shape for name, drawn in DRAWN.items()}}

@@ -1,6 +1,7 @@
 /* Says what a .dcz file holds, and writes the weights that it decodes to.
  *
- *     cc -std=c11 -O2 -Icompressor/coding/core edge/c/*.c compressor/coding/core/context.c -o dcz
+ *     cd edge/c && cc -std=c11 -O2 -I../../compressor/coding/core \
+ *         *.c ../../compressor/coding/core/context.c -o dcz
  *     ./dcz lenet5.dcz                    all tensors, and what each takes
  *     ./dcz lenet5.dcz fc1.weight w.bin   one tensor, as float32 or whatever its type is
  *     ./dcz -i lenet5.dcz fc1.weight w.bin   its indices, and in w.bin.codebook the floats they stand for
