@@ -139,7 +139,18 @@ def build(arch: str, *, classes: int | None = None) -> tuple[nn.Module, Shape | 
 def _architecture(arch: str | None, state: checkpoint.State) -> Architecture:
     if arch is not None:
         return architectures.named(arch)
-    entry, _ = registry.recognise({name: tuple(value.shape) for name, value in state.items()})
+    inner = _without_owner(state)
+    try:
+        entry, _ = registry.recognise(_shapes_of(state))
+    except LoadError:
+        if inner is None:
+            raise
+        try:
+            entry, _ = registry.recognise(_shapes_of(inner))
+        except LoadError:
+            inner = None
+        if inner is None:
+            raise
     return Architecture(entry.name, entry.build, entry.input_shape)
 
 
@@ -167,6 +178,7 @@ def fill(
 ) -> nn.Module:
     """Build the network with the checkpoint's number of classes and load its tensors strictly."""
     module = builder(None)
+    state = _owned(state, module)
     classes = _classes(module, state)
     if classes is not None:
         module = builder(classes)
@@ -189,6 +201,29 @@ def fill(
     kept = {name: value for name, value in state.items() if name in module.state_dict()}
     module.load_state_dict(kept, strict=False)  # only counters of batches may be missing
     return module
+
+
+def _without_owner(state: checkpoint.State) -> checkpoint.State | None:
+    """Names without the word that all begin with, if there is one.
+
+    Lightning and many training scripts keep a network as an attribute (``model``, ``net``), and
+    save its weights under that.
+    """
+    owners = {name.partition(".")[0] for name in state}
+    inner = {name.partition(".")[2]: value for name, value in state.items()}
+    return inner if len(owners) == 1 and "" not in inner else None
+
+
+def _owned(state: checkpoint.State, module: nn.Module) -> checkpoint.State:
+    """The tensors by the names that the network has for them, if another's name is in front."""
+    expected, inner = set(registry.without_counters(_shapes_of(module.state_dict()))), state
+    while inner is not None and set(registry.without_counters(_shapes_of(inner))) != expected:
+        inner = _without_owner(inner)  # type: ignore[assignment]
+    return state if inner is None else inner
+
+
+def _shapes_of(state: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def _smaller(module: nn.Module, channels: str, shape: Shape | None, path: Path) -> nn.Module:

@@ -145,7 +145,9 @@ def _closest(found: Shapes) -> str:
         return pairs, len(expected.keys() & found.keys()) / len(expected.keys() | found.keys())
 
     known = ", ".join(names())
-    advice = f"name the network with --arch ({known}, torchvision:NAME, FILE.py:FUNCTION)"
+    advice = (
+        f"name the network with --arch ({known}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION)"
+    )
     best = max(ARCHITECTURES.values(), key=likeness)
     if likeness(best) == (0.0, 0.0):
         return f"these weights share no tensor name with any known architecture; {advice}"
