@@ -119,7 +119,8 @@ def onnx_script(opset: int) -> "Save":
 def onnx_dynamo(opset: int) -> "Save":
     def save(module: nn.Module, x: torch.Tensor, path: Path) -> None:
         program = torch.onnx.export(module, (x,), dynamo=True, opset_version=opset)
-        assert program is not None
+        if program is None:
+            raise RuntimeError("the exporter gave no program")
         program.save(path)
 
     return save
