@@ -195,7 +195,7 @@ SETTINGS = {
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
 @click.option("-v", "--verbose", is_flag=True, help="List every layer.")
 def run(model: Path, **options: Any) -> None:
-    """Compress MODEL, a checkpoint (.pt, .pth, .th or .safetensors).
+    """Compress MODEL: a checkpoint (.pt, .pth, .ckpt, .safetensors), or a .pt2 or .onnx file.
 
     Writes the artifact, the dense ONNX file, report.json and recipe.toml into one folder, and with
     --emit more. Without --data nothing is retrained and accuracy is not measured.
@@ -212,16 +212,10 @@ def run(model: Path, **options: Any) -> None:
 
 def _run(model: Path, recipe: Recipe, targets: Targets | None, options: dict[str, Any]) -> None:
     """Of several ranks, each runs the recipe, and the first writes and prints."""
-    from compressor import api, distributed, loading
+    from compressor import api, distributed
 
     first = distributed.is_first()
-    network = loading.load(
-        model,
-        arch=recipe.arch,
-        input_shape=recipe.input_shape,
-        trust_pickle=options["trust_pickle"],
-        example=api.task_of(recipe).example(),
-    )
+    network = api.network_of(model, recipe, trust_pickle=options["trust_pickle"])
     progress = listening(options["quiet"] or not first)
     recipe = api.resolve(recipe, network, progress)
     data = api.load_data(recipe, network, options["data_root"])

@@ -83,18 +83,13 @@ def sweep(recipe: str, model: Path, **options: Any) -> None:
         if taken:
             raise UsageError(f"--set {axis.key} and --{taken[0]} are one setting: leave one out")
 
-    from compressor import loading
+    from compressor import api
     from compressor.sweep import cluster, plan
     from compressor.sweep.execution import Sweep
     from compressor.sweep.folder import SweepFolder
 
     progress = listening(options["quiet"])
-    network = loading.load(
-        model,
-        arch=base.arch,
-        input_shape=base.input_shape,
-        trust_pickle=options["trust_pickle"],
-    )
+    network = api.network_of(model, base, trust_pickle=options["trust_pickle"])
     path = options["output"] or Path(f"{network.name}-sweep")
     folder = SweepFolder(path, plan.identity(network, base))
     known = folder.earlier(force=options["force"]).get("settled", {})

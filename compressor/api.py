@@ -79,9 +79,7 @@ def compress(
             shape = loaded.input_shape if loaded else None
         network = _network(model, shape, recipe)
     else:
-        network = loading.load(
-            model, arch=recipe.arch, input_shape=shape, example=task_of(recipe).example()
-        )
+        network = network_of(model, dataclasses.replace(recipe, input_shape=shape))
     recipe = resolve(recipe, network, progress)
     loaded = loaded or load_data(recipe, network, data_root)
     with tempfile.TemporaryDirectory() as scratch:
@@ -228,6 +226,17 @@ def load_data(
         mean=spec.mean,
         std=spec.std,
         task=task,
+    )
+
+
+def network_of(path: str | Path, recipe: Recipe, *, trust_pickle: bool = False) -> Network:
+    """The network in a file, as a recipe says: its class, its input's size, what it is for."""
+    return loading.load(
+        path,
+        arch=recipe.arch,
+        input_shape=recipe.input_shape,
+        trust_pickle=trust_pickle,
+        example=task_of(recipe).example(),
     )
 
 

@@ -57,7 +57,11 @@ def ordered(network: Network) -> Row:
 
 def skeleton_of(network: Network, opset: int) -> bytes:
     """The ONNX graph of the network as it is now, without its weights."""
-    module = copy.deepcopy(network.module).cpu()
+    held = network.module.state_dict(keep_vars=True)
+    # What a parametrization computes is made anew; all else is shared, not copied. (From another
+    # device it is copied anyway, and moving what is shared would move the network's own.)
+    own = {id(v): v for n, v in held.items() if ".original" not in n and v.device.type == "cpu"}
+    module = copy.deepcopy(network.module, memo=own if len(own) else None).cpu()
     bake(module)
     return graph.trace(module, network.example, opset)
 

@@ -229,8 +229,11 @@ def mask_layer(layer: Layer, mask: Tensor, kind: type[Masked] = Masked) -> None:
 
 def put_on(layer: Layer, step: nn.Module) -> None:
     """Let ``step`` compute the weight from now on, in place of whatever did."""
-    strip(layer)
-    parametrize.register_parametrization(layer.module, layer.leaf, step)
+    # New indices ask nothing of the old values, and a large layer has no room to compute them.
+    old = isinstance(step, Shared) and not isinstance(step_of(layer), Shared)
+    strip(layer, computed=not old)
+    # Unsafe is what torch calls it not to compute the weight at once, to see whether it fits.
+    parametrize.register_parametrization(layer.module, layer.leaf, step, unsafe=True)
     if isinstance(layer.module, nn.RNNBase):
         # It keeps a list of its weights, which must be looked up each time now. The class is the
         # module's own: torch has made it for its parametrizations.
@@ -360,15 +363,15 @@ def step_of(layer: Layer) -> nn.Module | None:
     return cast(nn.ModuleList, _steps(layer))[0]
 
 
-def strip(layer: Layer) -> None:
-    """Leave of a weight the plain values that it was computed to."""
+def strip(layer: Layer, *, computed: bool = True) -> None:
+    """Leave of a weight the plain values that it was computed to, or those it was computed from."""
     module, leaf = layer.module, layer.leaf
     if not parametrize.is_parametrized(module, leaf):
         return
     # torch deletes the weight's property from the class, which deep copies of the module share.
     own = type(module)
     module.__class__ = type(own.__name__, own.__bases__, dict(vars(own)))
-    parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
+    parametrize.remove_parametrizations(module, leaf, leave_parametrized=computed)
     if isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
         module.__dict__["_flat_weights"] = _flat_weights(module)
     # The weight has become the last parameter: put those that it stood before behind it again.

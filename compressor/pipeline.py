@@ -7,9 +7,9 @@ Several ranks (``distributed``) take the stages that train together, from the sa
 is measured and written in between and afterwards is the first one's.
 """
 
-import gzip
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
 from compressor.examples import Example, inputs_of, one_image, random
 from compressor.export import graph, onnx, optional, verify
+from compressor.files import gzip_size
 from compressor.layers import bake, compressible_layers, restore
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
@@ -39,7 +40,7 @@ from compressor.reporting.measure import layer_macs, measure
 from compressor.reporting.record import record
 from compressor.reporting.render import rendered
 from compressor.reporting.rows import layer_row
-from compressor.storage import load_decoded, plain_state, stored_tensors
+from compressor.storage import load_decoded, plain_state, released, stored_tensors
 from compressor.targets.trials import accuracy
 from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints
@@ -52,6 +53,12 @@ from compressor.workspace import Json, Workspace
 DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
 RIGHT = "dense.right"
 """The dense network's score of each test image: of a classification a byte, right or wrong."""
+
+
+LARGE = 1 << 28
+"""Bytes of fp32 weights from which a network is not kept in memory beside its ONNX files."""
+WORK, LEAST = 100_000_000_000, 4
+"""Multiply-adds that outputs are compared by, and inputs that they are compared on at least."""
 
 
 class Run:
@@ -233,13 +240,13 @@ class Run:
         self._trace()
 
     def _dense(self) -> Json:
-        dense = onnx.build(self._trace(), plain_state(self.network.module), {})
-        self.workspace.write("dense.onnx", dense)
+        plain = plain_state(self.network.module)
+        self.workspace.write_chunks("dense.onnx", onnx.pieces(self._trace(), plain, {}))
         size, accuracy = measure(self.network, self.macs), self._accuracy()
         if self.right is not None:
             self.workspace.write(RIGHT, self.right.tobytes())
         return {
-            "bytes": len(dense),
+            "bytes": self.workspace.path("dense.onnx").stat().st_size,
             "bits_per_weight": 32.0,
             **size.row(),
             "accuracy": accuracy,
@@ -274,36 +281,65 @@ class Run:
 
     def _export(self) -> Json:
         settings = self.recipe.export
-        decoded = artifact.decode(self.workspace.read(DCZ))
-        skeleton = decoded.graph or self.workspace.read("graph.onnx")
-        model = onnx.build(skeleton, decoded.tensors(), decoded.metadata)
-        inputs, kind = self._real_inputs(settings.samples)
-        module = self.network.module
-        difference = verify.check(model, module, inputs, settings.tolerance)
-        module.to(self.context.device)
-        self.workspace.write(ONNX, model)
+        # Not published yet, and written again where it proves wrong.
+        self.workspace.write_chunks(ONNX, self._pieces())
+        path = self.workspace.path(ONNX)
+        inputs, kind = self._real_inputs(self._samples())
+        expected = verify.outputs(self.network.module, inputs)
+        with self._lent():
+            found = verify.compare_outputs(path, inputs, expected)
+            zipped = gzip_size(path, self.recipe.threads or 1)
+        difference = verify.within(found, settings.tolerance)
+        self.network.module.to(self.context.device)
         asked: Json = {}
-        for name, content, row in optional.outputs(
-            model, inputs_of(inputs)[0].numpy(), settings, self.context, self.recipe.threads or 1
-        ):
+        for name, content, row in self._further(inputs):
             if name in self._optional():
                 self.workspace.write(_kept(self._optional()[name]), content)
             asked[name] = row
         return {
-            "bytes": len(model),
-            "gzip_bytes": len(gzip.compress(model, 9, mtime=0)),
+            "bytes": path.stat().st_size,
+            "gzip_bytes": zipped,
             "opset": settings.opset,
             "compared_on": f"{difference.samples} {kind} inputs",
             **{f"difference_{key}": value for key, value in asdict(difference).items()},
             **asked,
         }
 
+    def _pieces(self) -> Iterator[bytes | memoryview]:
+        """The ONNX file, of what the artifact decodes to."""
+        decoded = artifact.decode(self.workspace.read(DCZ))
+        skeleton = decoded.graph or self.workspace.read("graph.onnx")
+        return onnx.pieces(skeleton, decoded.tensors(), decoded.metadata)
+
+    def _further(self, inputs: Example) -> Iterator[tuple[str, bytes, Json]]:
+        """The outputs that the recipe asks for besides."""
+        if not self.recipe.export.emit:
+            return iter(())
+        model, one = self.workspace.read(ONNX), inputs_of(inputs)[0].numpy()
+        return optional.outputs(
+            model, one, self.recipe.export, self.context, self.recipe.threads or 1
+        )
+
+    def _samples(self) -> int:
+        """As many inputs to compare on as the recipe says, or this network has time for."""
+        most = max(LEAST, WORK // max(1, self.macs[""]))
+        return min(self.recipe.export.samples, most)
+
+    def _lent(self) -> contextlib.AbstractContextManager[None]:
+        """Its memory is for ONNX Runtime while a large network is measured there."""
+        if self.fp32_bytes < LARGE:
+            return contextlib.nullcontext()
+        decoded = artifact.decode(self.workspace.read(DCZ))
+        return released(self.network.module, decoded.tensors)
+
     def _report(self) -> Json:
-        models = {
-            "dense": self.workspace.read("dense.onnx"),
-            "compressed": self.workspace.read(ONNX),
+        models: dict[str, bytes | Path] = {
+            "dense": self.workspace.path("dense.onnx"),
+            "compressed": self.workspace.path(ONNX),
             **{name: self.workspace.read(_kept(end)) for name, end in self._optional().items()},
         }
+        with self._lent():
+            times = latency(models, self._feed(), progress=self.context.progress)
         return record(
             self.network,
             self.recipe,
@@ -315,7 +351,7 @@ class Run:
                 "onnx": self._name("onnx"),
                 **{name: self._name(end) for name, end in self._optional().items()},
             },
-            times=latency(models, self._feed(), progress=self.context.progress),
+            times=times,
         )
 
     def _verdict(self, found: Found) -> tuple[Json, list[str]]:

@@ -1,6 +1,7 @@
 """A network in the form in which it is stored, and back: between torch and the artifact."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,29 @@ def load_decoded(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None
     with torch.no_grad():
         for name, value in tensors.items():
             own[name].copy_(torch.from_numpy(np.array(value)))
+
+
+@contextmanager
+def released(
+    module: nn.Module, tensors: Callable[[], Mapping[str, NDArray[Any]]]
+) -> Iterator[None]:
+    """A plain module without the values of its large tensors, and with those of ``tensors`` again
+    afterwards, which are to be the same."""
+    own = module.state_dict(keep_vars=True)
+    floats = {name: value for name, value in own.items() if value.is_floating_point()}
+    large = {name: value for name, value in floats.items() if value.numel() >= _LARGE}
+    shapes = {name: value.shape for name, value in large.items()}
+    for value in large.values():
+        value.data = value.data.new_empty(0)
+    try:
+        yield
+    finally:
+        held = tensors()
+        for name, value in large.items():
+            value.data = torch.from_numpy(np.array(held[name])).to(value.device).view(shapes[name])
+
+
+_LARGE = 1 << 16
 
 
 def rounded(values: NDArray[Any], width: str) -> NDArray[Any]:

@@ -20,7 +20,7 @@ when it was opened, and write nothing.
 import glob
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,16 @@ from torch import Tensor
 
 from compressor import distributed
 from compressor.errors import OutputError
-from compressor.files import REPORT, check_folder, explained, parsed, read_json, write_atomically
+from compressor.files import (
+    REPORT,
+    check_folder,
+    explained,
+    parsed,
+    pieces_of,
+    read_json,
+    write_chunks,
+)
+from compressor.tensors import chunks
 
 Json = dict[str, Any]
 
@@ -129,11 +138,7 @@ class Workspace:
         """Keep the network's ``state_dict`` after ``stage``."""
         if not distributed.is_first():
             return
-        content = safetensors.torch.save(
-            # clones: safetensors takes no two names for one memory
-            {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-        )
-        self.write(f"{stage}.safetensors", content)
+        write_chunks(self.stages / f"{stage}.safetensors", chunks(state))
 
     def saved(self, stage: str) -> dict[str, Tensor]:
         """The ``state_dict`` after ``stage``. Raises :class:`OutputError` where it is damaged."""
@@ -147,7 +152,16 @@ class Workspace:
     def write(self, name: str, content: bytes) -> None:
         """Keep an output, or anything else a later stage needs."""
         if distributed.is_first():
-            write_atomically(self.stages / name, content)
+            write_chunks(self.stages / name, (content,))
+
+    def write_chunks(self, name: str, content: Iterable[bytes | memoryview]) -> None:
+        """:meth:`write` piece by piece."""
+        if distributed.is_first():
+            write_chunks(self.stages / name, content)
+
+    def path(self, name: str) -> Path:
+        """Where the first rank keeps what :meth:`write` is given."""
+        return self.stages / name
 
     def read(self, name: str) -> bytes:
         """What :meth:`write` kept."""
@@ -162,7 +176,7 @@ class Workspace:
     def publish(self, outputs: Mapping[str, str], report: Json) -> None:
         """Put the outputs (kept name -> final name) in place, the report last; clear up."""
         for kept, name in outputs.items():
-            write_atomically(self.folder / name, self.read(kept))
+            write_chunks(self.folder / name, pieces_of(self.stages / kept))
         for name in (*outputs.values(), REPORT):
             for part in self.folder.glob(f".{glob.escape(name)}.*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed while it published
@@ -187,7 +201,7 @@ class Workspace:
                 shutil.rmtree(self.stages)
 
     def _write_json(self, path: Path, content: Json) -> None:
-        write_atomically(path, _json(content))
+        write_chunks(path, (_json(content),))
 
 
 def _json(content: Json) -> bytes:

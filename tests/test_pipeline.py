@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from compressor import artifact, loading, pipeline, unpacking, user_code
+from compressor import artifact, loading, pipeline, storage, unpacking, user_code
 from compressor import workspace as workspaces
 from compressor.errors import ExportError, LoadError, OutputError, StageError
 from compressor.export import graph
@@ -160,11 +160,11 @@ def test_a_run_killed_before_any_write_resumes_to_the_same_bytes(
 ) -> None:
     job(tmp_path / "whole").execute()
     expected = outputs(tmp_path / "whole")
-    real, kills = workspaces.write_atomically, 0
+    real, kills = workspaces.write_chunks, 0
     while True:
         left = kills
 
-        def write(path: Path, content: bytes) -> None:
+        def write(path: Path, content: Any) -> None:
             nonlocal left
             if left == 0:
                 raise Killed
@@ -172,7 +172,7 @@ def test_a_run_killed_before_any_write_resumes_to_the_same_bytes(
             real(path, content)
 
         folder = tmp_path / f"killed-{kills}"
-        monkeypatch.setattr(workspaces, "write_atomically", write)
+        monkeypatch.setattr(workspaces, "write_chunks", write)
         try:
             job(folder).execute()
         except Killed:
@@ -180,7 +180,7 @@ def test_a_run_killed_before_any_write_resumes_to_the_same_bytes(
         else:
             break
         finally:
-            monkeypatch.setattr(workspaces, "write_atomically", real)
+            monkeypatch.setattr(workspaces, "write_chunks", real)
         job(folder).execute(resume=True)
         assert outputs(folder) == expected, f"killed before write {kills}"
         assert not (folder / ".stages").exists()
@@ -243,7 +243,7 @@ def test_force_keeps_the_old_outputs_until_the_new_are_ready(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.verify, "check", stop)
+        patch.setattr(pipeline.verify, "compare_outputs", stop)
         with pytest.raises(Killed):
             job(tmp_path / "out", other).execute(force=True)
     assert outputs(tmp_path / "out") == before
@@ -277,8 +277,8 @@ def test_a_network_may_be_called_like_a_stage(
 ) -> None:
     compared = {}
 
-    def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
-        compared.update(models)
+    def measured(models: dict[str, Path], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
+        compared.update({key: path.read_bytes() for key, path in models.items()})
         return timed(**dict.fromkeys(models, 1.0))
 
     monkeypatch.setattr(pipeline, "latency", measured)
@@ -310,3 +310,28 @@ def test_a_rule_that_cannot_be_met_is_found_before_the_folder_is_made(
     with pytest.raises(StageError, match="0 would vanish"):
         job(tmp_path / "out", Recipe(prune=Prune(1000)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_is_large_gives_its_memory_to_the_runtime_and_has_it_back(
+    job: Job, tmp_path: Path, quick_latency: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While ONNX Runtime measures, no value is held; files and module come out the same."""
+    job(tmp_path / "small").execute()
+    held: list[int] = []
+    monkeypatch.setattr(pipeline, "LARGE", 0)
+    monkeypatch.setattr(storage, "_LARGE", 1)
+    run = job(tmp_path / "large")
+    real = pipeline.verify.compare_outputs
+
+    def compare(*arguments: Any) -> Any:
+        held.append(sum(value.numel() for value in run.network.module.parameters()))
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline.verify, "compare_outputs", compare)
+    run.execute()
+    assert held == [0]
+    assert outputs(tmp_path / "large") == outputs(tmp_path / "small")
+    decoded = artifact.read(tmp_path / "large" / "net.dcz").tensors()
+    state = run.network.module.state_dict()
+    for name, value in decoded.items():
+        np.testing.assert_array_equal(state[name].numpy(), value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from compressor.errors import LoadError
 
-CHECKPOINTS = (".pt", ".pth", ".th", ".safetensors")
+CHECKPOINTS = (".pt", ".pth", ".th", ".ckpt", ".pt2", ".safetensors")
 KINDS = {**dict.fromkeys(CHECKPOINTS, "checkpoint"), ".onnx": "onnx", ".dcz": "dcz", ".ort": "ort"}
 
 Shape = tuple[int, ...]

@@ -41,6 +41,8 @@ from compressor.layers import (
 )
 from compressor.network import Network, Row
 
+MOST = 50_000_000
+"""Weights of a network that is proved without its dead channels, which takes float64 copies."""
 LOSSLESS = 1e-10
 """The largest difference, relative to the largest output in float64, that passes as none."""
 
@@ -70,6 +72,12 @@ def remove_dead(network: Network) -> Removal | None:
     """
     if not _may_have(network.module):
         return None
+    size = sum(value.numel() for value in network.module.state_dict().values())
+    if size > MOST:
+        raise StageError(
+            f"the network has {size / 1e6:.0f} million weights, and the proof, in float64, has "
+            f"memory for {MOST / 1e6:.0f}"
+        )
     plain = copy.deepcopy(network.module).cpu().eval()
     bake(plain)
     example = one_image(network.example).cpu()

@@ -4,8 +4,9 @@ A run's own ONNX file and that of ``compress decompress X.dcz -o Y.onnx`` both c
 :func:`build`, from the same stored bytes, so they cannot differ.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,14 @@ MAX_BYTES = (1 << 31) - 1  # protobuf's own limit on one message
 
 
 def build(graph: bytes, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """The ONNX file as bytes.
+    """The ONNX file as bytes; see :func:`pieces`."""
+    return b"".join(pieces(graph, tensors, metadata))
+
+
+def pieces(
+    graph: bytes, tensors: Mapping[str, Array], metadata: Mapping[str, str]
+) -> Iterator[bytes | memoryview]:
+    """The ONNX file, piece by piece, so that a large one need not lie in memory.
 
     The rules, in order:
 
@@ -41,20 +49,94 @@ def build(graph: bytes, tensors: Mapping[str, Array], metadata: Mapping[str, str
     _fold_batch_norms(model.graph, weights)
     if sum(array.nbytes for array in weights.values()) > MAX_BYTES - len(graph) - (1 << 20):
         raise ExportError("the network is over 2 GB, more than one ONNX file can hold")
-    model.graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(array), name)
-        for name, array in weights.items()
-    )
     for position, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{position}"
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
+    _check(model, weights)
+    yield from _written(model, weights)
+
+
+def _check(model: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
+    """Rule 4, of the graph with its weights as inputs: the checker copies what it checks."""
+    inputs = [
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
+        for name, array in weights.items()
+    ]
+    own = len(model.graph.input)
+    model.graph.input.extend(inputs)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ArtifactError(f"graph and tensors do not make a valid network: {reason}") from None
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    finally:
+        del model.graph.input[own:]
+
+
+def _written(model: onnx.ModelProto, weights: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+    """The model with its weights as protobuf writes it, fields by number, tensor by tensor.
+
+    One message of it all would hold every weight a second time, and its bytes a third.
+    """
+    head, tail = onnx.GraphProto(), onnx.GraphProto()
+    head.CopyFrom(model.graph)
+    for field in ("doc_string", "input", "output", "value_info", "quantization_annotation"):
+        head.ClearField(field)  # numbered above the initializers
+    tail.CopyFrom(model.graph)
+    for field in ("node", "name", "initializer"):
+        tail.ClearField(field)
+    around = onnx.ModelProto()
+    around.CopyFrom(model)
+    around.ClearField("graph")
+    before, after = onnx.ModelProto(), onnx.ModelProto()
+    before.CopyFrom(around)
+    for field in ("opset_import", "metadata_props", "training_info", "functions"):
+        before.ClearField(field)  # numbered above the graph
+    after.opset_import.extend(around.opset_import)
+    after.metadata_props.extend(around.metadata_props)
+    parts: list[bytes | memoryview] = [head.SerializeToString(deterministic=True)]
+    for name, array in weights.items():
+        parts += _tensor(name, np.ascontiguousarray(array))
+    parts.append(tail.SerializeToString(deterministic=True))
+    yield before.SerializeToString(deterministic=True)
+    yield _tag(_GRAPH) + _varint(sum(map(len, parts)))
+    yield from parts
+    yield after.SerializeToString(deterministic=True)
+
+
+_GRAPH, _INITIALIZER, _NAME, _RAW = 7, 5, 8, 9
+"""Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.name and .raw_data."""
+
+
+def _tensor(name: str, array: Array) -> list[bytes | memoryview]:
+    """One initializer of a graph, its values last."""
+    head = numpy_helper.from_array(array[:0].reshape(-1) if array.ndim else array.reshape(1)[:0])
+    del head.dims[:]
+    head.dims.extend(array.shape)
+    head.ClearField("raw_data")
+    head.name = name
+    lead = head.SerializeToString(deterministic=True)
+    values = memoryview(array.reshape(-1).view(np.uint8).data)
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
+        values = memoryview(array.byteswap().reshape(-1).view(np.uint8).data)
+    raw = _tag(_RAW) + _varint(len(values))
+    size = len(lead) + len(raw) + len(values)
+    return [_tag(_INITIALIZER) + _varint(size) + lead + raw, values]
+
+
+def _tag(field: int) -> bytes:
+    return _varint(field << 3 | 2)  # 2: a length, and so many bytes
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; the top bit says that more follow."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*found, number))
 
 
 def _fill(graph: onnx.GraphProto, tensors: Mapping[str, Array]) -> dict[str, Array]:

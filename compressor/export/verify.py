@@ -1,7 +1,9 @@
 """Does the ONNX file compute what PyTorch computes? Run both on the same inputs and say."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from compressor.errors import ExportError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from compressor.examples import Example
 
@@ -25,8 +27,11 @@ class Difference:
     samples: int
 
 
-def session(model: bytes, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU. Raises :class:`ExportError` where it cannot load."""
+def session(model: bytes | Path, threads: int = 1) -> Any:
+    """An ONNX Runtime session on the CPU, of a file's bytes or, where it is large, of its path.
+
+    Raises :class:`ExportError` where it cannot load.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -34,10 +39,11 @@ def session(model: bytes, threads: int = 1) -> Any:
     return open_session(model, options)
 
 
-def open_session(model: bytes, options: Any) -> Any:
+def open_session(model: bytes | Path, options: Any) -> Any:
     """:func:`session`, with options of one's own."""
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        found = model if isinstance(model, bytes) else os.fspath(model)
+        return onnxruntime.InferenceSession(found, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise ExportError(f"ONNX Runtime cannot load the file: {first_line(error)}") from None
 
@@ -50,22 +56,57 @@ def run(runtime: Any, name: str, inputs: Any) -> Any:
         raise ExportError(f"ONNX Runtime cannot run the file: {first_line(error)}") from None
 
 
-def compare(model: bytes, module: "nn.Module", inputs: "Example") -> Difference:
+Outputs = list[NDArray[Any]]
+"""What a network gives for inputs (N, ...): an array (N, ...) each."""
+
+
+def compare(model: bytes | Path, module: "nn.Module", inputs: "Example") -> Difference:
     """Run inputs (N, ...) through ONNX Runtime and PyTorch, both on the CPU; the worst output's."""
+    return compare_outputs(model, inputs, outputs(module, inputs))
+
+
+def outputs(module: "nn.Module", inputs: "Example") -> Outputs:
+    """PyTorch's outputs for inputs (N, ...), on the CPU."""
     import torch
 
-    from compressor.examples import inputs_of, outputs_of
+    from compressor.examples import outputs_of
+
+    module.cpu().eval()
+    with torch.no_grad():
+        return _joined([x.numpy() for x in outputs_of(module(*part))] for part in _parts(inputs))
+
+
+def compare_outputs(model: bytes | Path, inputs: "Example", expected: Outputs) -> Difference:
+    """Run inputs (N, ...) through ONNX Runtime, on the CPU; the worst output's difference."""
+    runtime = session(model)
+    found = _joined(_outputs(runtime, part) for part in _parts(inputs))
+    return worst([difference(e, f) for e, f in zip(expected, found, strict=True)])
+
+
+_AT_ONCE = 1 << 20
+"""Numbers of inputs that are run together: activations of images are many times larger."""
+
+
+def _parts(inputs: "Example") -> Iterator[tuple["Tensor", ...]]:
+    from compressor.examples import inputs_of
 
     given = inputs_of(inputs)
-    with torch.no_grad():
-        expected = [each.numpy() for each in outputs_of(module.cpu().eval()(*given))]
-    runtime = session(model)
+    size = max(1, min(len(given[0]), _AT_ONCE // max(1, sum(x[0].numel() for x in given))))
+    for at in range(0, len(given[0]), size):
+        yield tuple(x[at : at + size] for x in given)
+
+
+def _joined(parts: Iterable[Outputs]) -> Outputs:
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+
+def _outputs(runtime: Any, given: tuple["Tensor", ...]) -> list[Any]:
     try:
         feed = {i.name: x.numpy() for i, x in zip(runtime.get_inputs(), given, strict=True)}
-        found = runtime.run(None, feed)
+        found: list[Any] = runtime.run(None, feed)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise ExportError(f"ONNX Runtime cannot run the file: {first_line(error)}") from None
-    return worst([difference(e, f) for e, f in zip(expected, found, strict=True)])
+    return found
 
 
 def worst(differences: list[Difference]) -> Difference:
@@ -73,9 +114,15 @@ def worst(differences: list[Difference]) -> Difference:
     return max(differences, key=lambda each: each.relative)
 
 
-def check(model: bytes, module: "nn.Module", inputs: "Example", tolerance: float) -> Difference:
+def check(
+    model: bytes | Path, module: "nn.Module", inputs: "Example", tolerance: float
+) -> Difference:
     """:func:`compare`, and :class:`ExportError` above ``tolerance`` (relative)."""
-    found = compare(model, module, inputs)
+    return within(compare(model, module, inputs), tolerance)
+
+
+def within(found: Difference, tolerance: float) -> Difference:
+    """The difference; :class:`ExportError` above ``tolerance`` (relative)."""
     if not found.relative <= tolerance:
         raise ExportError(
             f"the ONNX file differs from PyTorch by {found.relative:.2e} relative "

@@ -5,9 +5,9 @@ any batch, and becomes a module with real layers (``relayer.py``). So there is o
 through for all, and what comes out can be pruned, shared, cut, trained and exported like a network
 of a user's own class.
 
-Tried before an importer of ONNX was written here: onnx2torch 1.5.15 (Apache-2.0). It knows no
-recurrent layer, its last code is of 2022 and its shapes become tensors, which ``torch.export``
-cannot follow with a free batch.
+Weighed before an importer of ONNX was written here: onnx2torch 1.5.15 (Apache-2.0, August 2024). It
+knows no recurrent layer and no group norm, and makes tensors of sizes (``torch.tensor(x.shape)``),
+which ``torch.export`` cannot follow with a free batch.
 """
 
 import tempfile

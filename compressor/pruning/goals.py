@@ -5,7 +5,7 @@ goal of a round, that of a part of the way, and masks for scores.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compressor.errors import StageError
 from compressor.layers import Layer
@@ -99,6 +99,12 @@ def magnitude_masks(goal: Goal, layers: Mapping[str, Layer], rate: float = 0.0) 
 
     With a ``rate``, magnitudes count by what their positions cost (``rate.py``).
     """
-    weights = {name: layers[name].weight.cpu().numpy() for name in goal.values}
-    masks = goal.masks({n: rate_aware(abs(w), w != 0, rate) for n, w in weights.items()})
-    return {name: mask & (weights[name] != 0) for name, mask in masks.items()}
+    alone = isinstance(goal, Thresholds) or goal.scope == "layer"
+    masks: Masks = {}
+    # Layer by layer where none looks at another: large networks have no room for all scores.
+    for part in [{name: value} for name, value in goal.values.items()] if alone else [goal.values]:
+        weights = {name: layers[name].weight.cpu().numpy() for name in part}
+        scores = {n: rate_aware(abs(w), w != 0, rate) for n, w in weights.items()}
+        for name, mask in replace(goal, values=part).masks(scores).items():
+            masks[name] = mask & (weights[name] != 0)
+    return masks

@@ -7,7 +7,14 @@ import torch
 from numpy.typing import NDArray
 
 from compressor.errors import StageError
-from compressor.layers import Layer, compressible_layers, retrain_shared, settle_shared, share_layer
+from compressor.layers import (
+    Layer,
+    compressible_layers,
+    retrain_shared,
+    settle_shared,
+    share_layer,
+    trained_weight,
+)
 from compressor.network import Context, Network, Row, StageReport
 from compressor.quantization import ternary
 from compressor.quantization.clustering import cluster
@@ -82,14 +89,17 @@ def _share(layer: Layer, clusters: "_Clusters") -> Row:
     kept = weight != 0
     if not kept.any():
         raise StageError(f"{layer.name} has no weight other than zero: nothing to quantize")
-    found, inertia, codebook = clusters.of(weight, kept)
+    values = weight[kept]
+    del weight  # a large layer has no room for it below
+    found, inertia, codebook = clusters.of(values, kept)
     if not found.any():
         raise StageError(f"{layer.name} has no weight that is worth its bits: lower its rate")
-    indices = torch.zeros(weight.shape, dtype=torch.int32)
-    indices[torch.from_numpy(kept)] = torch.from_numpy(found)
-    device = layer.weight.device
-    share_layer(layer, indices.to(device), torch.from_numpy(codebook).to(device))
-    return {"centroids": len(codebook), "rms_error": float((inertia / kept.sum()) ** 0.5)}
+    indices = np.zeros(kept.shape, np.int32)
+    indices[kept] = found
+    rms, device = float((inertia / kept.sum()) ** 0.5), trained_weight(layer).device
+    del values, kept, found
+    share_layer(layer, torch.from_numpy(indices).to(device), torch.from_numpy(codebook).to(device))
+    return {"centroids": len(codebook), "rms_error": rms}
 
 
 @dataclass(frozen=True)
@@ -103,19 +113,20 @@ class _Clusters:
     importance: NDArray[np.float32] | None
 
     def of(
-        self, weight: NDArray[np.float32], kept: NDArray[np.bool_]
+        self, values: NDArray[np.float32], kept: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int32], float, NDArray[np.float32]]:
-        """Indices of the kept weights (0: zero after all), sum of squared errors, codebook."""
+        """Indices of the kept weights' ``values`` (0: zero after all), sum of squared errors,
+        codebook. ``kept`` has the weight's shape."""
         if self.rate > 0:
             quantized = quantize(
-                weight[kept],
+                values,
                 self.k,
                 self.rate,
                 importance=None if self.importance is None else self.importance[kept],
-                pruned=int(weight.size - kept.sum()),
+                pruned=int(kept.size - kept.sum()),
                 init=self.init,
                 seed=self.seed,
             )
             return quantized.indices, quantized.inertia, quantized.codebook
-        clusters = cluster(weight[kept], self.k, init=self.init, seed=self.seed)
+        clusters = cluster(values, self.k, init=self.init, seed=self.seed)
         return clusters.labels.astype(np.int32) + 1, clusters.inertia, clusters.codebook

@@ -1,6 +1,7 @@
 """Histograms of a network's weights and scales, small enough to stand in a report."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ MOST_BINS = 4 * BINS
 MOST_CENTROIDS = 64
 """Codebooks with more entries are not listed: their bins show them."""
 _DIGITS = 5
+_PIECE = 1 << 22
+"""Values that are counted at a time: one matrix of VGG-16 has a hundred million."""
 
 
 def counted(values: NDArray[Any], width: float | None = None) -> Json:
@@ -25,16 +28,24 @@ def counted(values: NDArray[Any], width: float | None = None) -> Json:
     ``width`` lie on each other; without one, the largest value is 24 bins from 0. Bins at the ends
     also hold what lies beyond 96 bins from 0.
     """
-    flat = np.asarray(values, np.float64).ravel()
-    kept = flat[flat != 0]
+    flat = np.asarray(values).ravel()
+    pieces = [flat[at : at + _PIECE] for at in range(0, len(flat), _PIECE)]
     if width is None:
-        width = round_up(2 * float(np.abs(kept).max(initial=0.0)) / BINS)
+        largest = max((float(np.abs(piece).max()) for piece in pieces), default=0.0)
+        width = round_up(2 * largest / BINS)
     width = width or 1.0
-    places = np.clip(np.floor(kept / width), -MOST_BINS // 2, MOST_BINS // 2 - 1).astype(int)
-    first = int(places.min(initial=0))
-    counts = np.bincount(places - first) if len(places) else np.zeros(1, int)
-    zeros = len(flat) - len(kept)
-    return {"width": width, "first": first, "counts": counts.tolist(), "zeros": zeros}
+    counts, zeros = np.zeros(MOST_BINS, int), 0
+    for piece in pieces:
+        kept = piece[piece != 0].astype(np.float64)
+        zeros += len(piece) - len(kept)
+        places = np.clip(np.floor(kept / width), -MOST_BINS // 2, MOST_BINS // 2 - 1).astype(int)
+        counts += np.bincount(places + MOST_BINS // 2, minlength=MOST_BINS)
+    used = np.flatnonzero(counts)
+    # From bin 0 on, or from the first one below.
+    first = min(0, int(used[0]) - MOST_BINS // 2) if len(used) else 0
+    last = max(int(used[-1]) - MOST_BINS // 2, first) if len(used) else 0
+    held = counts[first + MOST_BINS // 2 : last + MOST_BINS // 2 + 1]
+    return {"width": width, "first": first, "counts": held.tolist(), "zeros": zeros}
 
 
 def edges(row: Json) -> list[float]:
@@ -42,12 +53,10 @@ def edges(row: Json) -> list[float]:
     return [(row["first"] + n) * row["width"] for n in range(len(row["counts"]) + 1)]
 
 
-def weights_of(module: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """The weight of every convolution and linear layer, as the network computes with it."""
-    return {
-        name: layer.weight.float().cpu().numpy()
-        for name, layer in compressible_layers(module).items()
-    }
+def weights_of(module: nn.Module) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Every layer and its weight, as the network computes with it, one at a time."""
+    for name, layer in compressible_layers(module).items():
+        yield name, layer.weight.float().cpu().numpy()
 
 
 def distributions(module: nn.Module, widths: Json | None = None) -> Json:
@@ -58,7 +67,7 @@ def distributions(module: nn.Module, widths: Json | None = None) -> Json:
     """
     before = widths or {"weights": {}, "scales": None}
     found: Json = {}
-    for name, weight in weights_of(module).items():
+    for name, weight in weights_of(module):
         row = counted(weight, before["weights"].get(name, {}).get("width"))
         if widths is not None:
             values = np.unique(weight[weight != 0])

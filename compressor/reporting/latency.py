@@ -7,6 +7,7 @@ each network; a run does not start it.
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ NOISE = 0.05
 WARMUP, MIN_ROUNDS, MAX_ROUNDS = 5, 40, 500
 SET = 10
 """Rounds between which the models are loaded anew: two copies of one file may differ for good."""
+LARGE = 1 << 29
+"""Bytes of all models from which one alone is in memory at a time."""
 BINS = 40
 """Of the histograms of single calls, evenly spaced by the logarithm of the time."""
 
 
 def latency(
-    models: Mapping[str, bytes],
+    models: Mapping[str, bytes | Path],
     shape: "tuple[int, ...] | Mapping[str, NDArray[Any]]",
     *,
     threads: int = 1,
@@ -40,7 +43,8 @@ def latency(
     by the names of inputs.
 
     The models take turns, one call each in an order drawn anew each round, so that whatever else
-    the machine does meets all; every :data:`SET` rounds they are loaded anew. Each runs at least
+    the machine does meets all; every :data:`SET` rounds they are loaded anew. Large ones, for which
+    memory may be short, take turns by sets of rounds instead. Each runs at least
     40 and at most 500 times, within about ``seconds`` in all. Gives, per model, median, p5, p95,
     minimum, 95 % intervals of the median and of how many times faster than the first it is, and
     a histogram of all calls, outliers kept; and how it was measured.
@@ -48,19 +52,23 @@ def latency(
     generator = np.random.default_rng(0)
     feed = shape if isinstance(shape, Mapping) else {INPUT: _drawn(generator, shape)}
     names, count = list(models), 0
+    large = sum(map(_bytes, models.values())) > LARGE
     times: dict[str, list[float]] = {name: [] for name in models}
     deadline = time.perf_counter() + seconds
     with (progress or Progress()).task("latency", MAX_ROUNDS) as advance:
         while count < MIN_ROUNDS or (count < MAX_ROUNDS and time.perf_counter() < deadline):
-            sessions = {n: session(models[n], threads) for n in generator.permutation(names)}
-            for turn in range(WARMUP + SET):
-                for name in generator.permutation(names):
-                    begin = time.perf_counter()
-                    sessions[name].run(None, feed)
-                    if turn >= WARMUP:
-                        times[name].append(1e3 * (time.perf_counter() - begin))
-                if turn >= WARMUP:
-                    advance()
+            order = [str(name) for name in generator.permutation(names)]
+            for group in [[name] for name in order] if large else [order]:
+                sessions = {name: session(models[name], threads) for name in group}
+                for turn in range(WARMUP + SET):
+                    for name in generator.permutation(group):
+                        begin = time.perf_counter()
+                        sessions[name].run(None, feed)
+                        if turn >= WARMUP:
+                            times[name].append(1e3 * (time.perf_counter() - begin))
+                    if turn >= WARMUP and group[-1] == order[-1]:
+                        advance()
+                del sessions
             count += SET
     sets = {name: np.array(values).reshape(-1, SET) for name, values in times.items()}
     edges = np.geomspace(*_range(times), BINS + 1)
@@ -79,6 +87,10 @@ def latency(
             "counts": {n: np.histogram(v, edges)[0].tolist() for n, v in times.items()},
         },
     }
+
+
+def _bytes(model: bytes | Path) -> int:
+    return len(model) if isinstance(model, bytes) else model.stat().st_size
 
 
 def _drawn(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -260,7 +260,7 @@ def to_json(scan: Scan, data: Data, proposed: Mapping[str, Proposal], max_drop: 
         },
         "histograms": [
             {"layer": name, "weights": weight.size, "std": float(weight.std()), **counted(weight)}
-            for name, weight in weights_of(network.module).items()
+            for name, weight in weights_of(network.module)
         ],
         "max_drop": max_drop,
         "proposals": {

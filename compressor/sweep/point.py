@@ -80,17 +80,12 @@ class Child:
 
 def run(job: Job) -> None:
     """The run of a job, resumed where it was begun. Raises :class:`CompressorError`."""
-    from compressor import api, loading, pipeline
+    from compressor import api, pipeline
     from compressor.progress import Progress
     from compressor.recipe import Recipe
 
     recipe = Recipe.from_toml(job.recipe)
-    network = loading.load(
-        job.model,
-        arch=recipe.arch,
-        input_shape=recipe.input_shape,
-        trust_pickle=job.trust_pickle,
-    )
+    network = api.network_of(job.model, recipe, trust_pickle=job.trust_pickle)
     data = api.load_data(recipe, network, job.data_root)
     pipeline.Run(network, recipe, data, Path(job.folder), Progress()).execute(resume=True)
 
