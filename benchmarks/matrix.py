@@ -27,8 +27,9 @@ ROOT = Path(__file__).parents[1]
 PAGE, RESULT = ROOT / "docs" / "inputs.md", ROOT / "benchmarks" / "results" / "matrix.json"
 MARKS = ("<!-- matrix: begins -->", "<!-- matrix: ends -->")
 SHAPES = {"vit_b_16": (3, 224, 224), "recurrent": (9, 6), "unet": (3, 32, 32)}
-TOLERANCE = {"int8": 0.5}
+TOLERANCE = {"INT8": 0.5, "fp16": 0.02}
 """Of the largest output; INT8 is another network, which must only be near."""
+ENDINGS = {"INT8": "int8.onnx", "fp16": "fp16.onnx", ".ort": "ort"}
 NETWORKS = (
     *("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "vgg11", "efficientnet_b0"),
     *("vit_b_16", "unet", "recurrent"),
@@ -173,9 +174,8 @@ def cells(name: str, form: str, folder: Path) -> Row:
     given += ["--trust-pickle"] if form == "pickled module" else []
     if not suffix.startswith("onnx") and form != "pt2":
         given += ["--input-shape", ",".join(map(str, (1, *shape)))]
-    extra = calibration(module, shape, folder)
-    settings = ["--sparsity", "0.5", "--quantize", "5bit", "--threads", "1", "-q", *extra]
-    settings += ["--finetune-epochs", "0"] if extra else []
+    settings = ["--sparsity", "0.5", "--quantize", "5bit", "--threads", "1", "-q"]
+    settings += calibration(module, shape, folder) or ["--emit", "onnx,ort,fp16"]
     done = compress("run", str(source), *given, *settings, "-o", str(folder / "out"))
     if done.returncode:
         return {"run": done.stderr.strip().splitlines()[-1][:300]}
@@ -192,7 +192,8 @@ def calibration(module: nn.Module, shape: tuple[int, ...], folder: Path) -> list
     x = draw.standard_normal((10, *shape)).astype(np.float32)
     y = np.arange(10) % min(10, output.shape[1])
     np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    return ["--data", str(folder / "data.npz"), "--epochs", "0", "--int8", "--ort"]
+    emit = ["--emit", "onnx,ort,int8,fp16"]
+    return ["--data", str(folder / "data.npz"), "--epochs", "0", "--finetune-epochs", "0", *emit]
 
 
 def outputs(
@@ -226,7 +227,7 @@ def outputs(
         ".dcz -> .safetensors": lambda: decompressed("safetensors"),
         "compressor.load": module,
     }
-    for key, ending in (("INT8", "int8.onnx"), (".ort", "ort")):
+    for key, ending in ENDINGS.items():
         if (out / f"net.{ending}").exists():
             found[key] = lambda ending=ending: gap(expected, session(out / f"net.{ending}", x))  # type: ignore[misc]
     return found
@@ -273,8 +274,7 @@ def table(known: Row) -> str:
         ".dcz -> .pt",
         ".dcz -> .safetensors",
         "compressor.load",
-        "INT8",
-        ".ort",
+        *ENDINGS,
     )
     head = ["network", "input", *(f"`{column}`" for column in columns)]
     rows, notes = [], []
@@ -288,7 +288,7 @@ def table(known: Row) -> str:
             shown = []
             for column in columns:
                 value = row.get(column)
-                limit = TOLERANCE.get(column.lower(), 1e-4)
+                limit = TOLERANCE.get(column, 1e-4)
                 if isinstance(value, str) or (value is not None and not value <= limit):
                     notes.append(f"{name}, {form}, {column}: {value}")
                     shown.append(f"no [{len(notes)}]")
