@@ -45,6 +45,23 @@ class Convolutions(nn.Module):
         return logits
 
 
+class Pyramid(nn.Module):
+    """Resized by factors and to a size, and joined: as segmentation networks are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.deep = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+        self.up = nn.Upsample(scale_factor=2.0)
+        self.head = nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = functional.relu(self.first(x))
+        deep = functional.relu(self.deep(functional.avg_pool2d(first, 2)))
+        smooth = functional.interpolate(deep, size=first.shape[2:], mode="bilinear")
+        logits: Tensor = self.head(torch.cat([first, self.up(deep), smooth], 1))
+        return logits
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +104,7 @@ def networks() -> dict[str, tuple[nn.Module, Any]]:
     torch.manual_seed(0)
     nets = {
         "convolutions": (Convolutions(), torch.randn(1, 3, 16, 16)),
+        "pyramid": (Pyramid(), torch.randn(1, 3, 8, 8)),
         "recurrent": (Recurrent(), torch.randn(1, 9, 6)),
         "attention": (Attention(), torch.randn(1, 5, 16)),
         "several": (Several(), (torch.randint(0, 11, (1, 4)), torch.randn(1, 3))),

@@ -105,7 +105,8 @@ class OnnxNetwork(nn.Module):
     # ---- weights ---------------------------------------------------------------------------
 
     def _own(self, arrays: Arrays) -> None:
-        """Float arrays become parameters, of batch norms' statistics buffers; the rest is known."""
+        """Float arrays become parameters, of batch norms' statistics buffers; the rest is known,
+        and so are the scales of a resize, which say what shape its output has."""
         uses: dict[str, list[tuple[Step, int]]] = {}
         for step in self.steps:
             for slot, name in enumerate(step.inputs):
@@ -120,7 +121,8 @@ class OnnxNetwork(nn.Module):
             value = arrays.pop(name)
             if name not in uses:
                 continue
-            if value.dtype.kind != "f" or value.size < 2:
+            shapes = all(step.operator in ("Resize", "Upsample") for step, _ in uses[name])
+            if value.dtype.kind != "f" or value.size < 2 or shapes:
                 self.known[name] = value.astype(np.float32) if value.dtype.kind == "f" else value
                 continue
             tensor = torch.from_numpy(value.astype(np.float32, copy=not value.flags.writeable))

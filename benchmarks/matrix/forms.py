@@ -1,4 +1,4 @@
-"""The forms in which a network is saved, each as the library that has it writes it."""
+"""The forms in which a network is saved, each by its own exporter."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,0 +1,109 @@
+"""Every rule of pruning weights by one command each: what it keeps, and in how many bytes.
+
+    python -m compressor.benchmarks.experiments.weight_rules CHECKPOINT --data-root FOLDER
+
+Of a trained ResNet (CHECKPOINT is ``resnet20-12fca82f.th``): magnitudes beside second order, layer
+by layer and over all layers, without any retraining; the schedules at one sparsity with one epoch;
+ternary weights; targets. Settings are stated, not searched for; one seed. A row is one run of the
+tool, and rows that ``results/weight_rules.json`` has already are not repeated.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from compressor.benchmarks.experiments import RESULTS, Json, compress, save, summary
+
+NAME = "weight_rules"
+MISSED = 3
+"""The exit code where a target was not met: all files are written."""
+EPOCH = ("--epochs", "1", "--lr", "0.02", "--distill")
+
+CASES: dict[str, tuple[str, ...]] = {
+    **{
+        f"{rule} {sparsity}": ("--sparsity", str(sparsity), *words, "--epochs", "0")
+        for sparsity in (0.7, 0.8, 0.9)
+        for rule, words in {
+            "layer": (),
+            "erk": ("--scope", "erk"),
+            "lamp": ("--scope", "lamp"),
+            "global": ("--global",),
+            "second order": ("--global", "--criterion", "obs"),
+        }.items()
+    },
+    **{
+        f"{name}, one epoch": ("--sparsity", "0.9", "--scope", "global", *words, *EPOCH)
+        for name, words in {
+            "rounds": (),
+            "gradual": ("--schedule", "gradual"),
+            "splicing": ("--schedule", "splicing"),
+            "movement": ("--schedule", "movement"),
+            "second order": ("--criterion", "obs"),
+        }.items()
+    },
+    "ternary, one epoch": (
+        *("--quantize", "*=ternary,conv1=8bit,linear=8bit", "--finetune-epochs", "1"),
+        *("--set", "share.finetune.lr=0.01", "--distill"),
+    ),
+    "size 10 %": ("--target-size", "10%", "--finetune-epochs", "0", *EPOCH),
+    "ratio 20": ("--target-ratio", "20", "--finetune-epochs", "0", *EPOCH),
+    "drop 0.5": ("--max-drop", "0.5", "--finetune-epochs", "0", *EPOCH),
+    "ratio 400": ("--target-ratio", "400", "--max-drop", "0.5"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog=f"python -m compressor.benchmarks.experiments.{NAME}")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--arch", default="resnet20")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data-root", help="where the data set lies")
+    parser.add_argument("--threads", default="1", help="CPU threads of torch")
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    options = parser.parse_args(words)
+    path = RESULTS / f"{NAME}.json"
+    known: Json = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    rows: dict[str, Json] = known["rows"]
+    for case in options.cases:
+        if case not in rows:
+            rows[case] = row(options, CASES[case])
+            print(f"{case}: {line(rows[case])}", flush=True)
+            ordered = {name: rows[name] for name in CASES if name in rows}
+            save(NAME, {"rows": ordered}, [each["command"] for each in ordered.values()])
+
+
+def row(options: argparse.Namespace, words: Sequence[str]) -> Json:
+    """One run of the tool."""
+    root = [] if options.data_root is None else [f"--data-root={Path(options.data_root).resolve()}"]
+    words = [*words, "--arch", options.arch, "--data", options.data, "--threads", options.threads]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, code = Path(scratch), 0
+        try:
+            compress([str(options.checkpoint.resolve()), *words, *root, "-q", "-o", "out"], folder)
+        except subprocess.CalledProcessError as error:
+            if error.returncode != MISSED:
+                raise
+            code = MISSED
+        report = json.loads((folder / "out" / "report.json").read_text())
+    return {
+        "command": f"compress {options.checkpoint.name} {' '.join(words)}",
+        "exit_code": code,
+        **summary(report),
+        "targets": report.get("targets"),
+    }
+
+
+def line(found: Json) -> str:
+    errors = found["error_percent"]
+    return (
+        f"{100 - errors['encode']:.2f} % (dense {100 - errors['dense']:.2f} %), "
+        f"{100 * found['sparsity']:.1f} % zeros, {found['artifact_bytes']:,} bytes, "
+        f"{found['ratio']:.1f}x smaller, exit code {found['exit_code']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
