@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+import compressor
 from compressor import api, artifact, graphs, loading
 from compressor.errors import ArtifactError, LoadError
 from compressor.examples import inputs_of, outputs_of
@@ -257,6 +258,25 @@ def test_an_onnx_file_goes_the_whole_way_without_source(compress: Compress, here
     assert (
         compress(folder / "convolutions.onnx", "--quantize", "4bit", "--dry-run", *SMALL).code == 0
     )
+
+
+@pytest.mark.parametrize("form", ["script", "pt2"])
+def test_a_recurrent_network_comes_back_from_its_artifact(
+    form: str, compress: Compress, here: Path
+) -> None:
+    """torch's exporter cuts the weights into gates and joins them anew; they are layers again."""
+    source = saved(form, "recurrent", here)
+    done = compress(source.name, "--sparsity", 0.5, "--quantize", "4bit", *SMALL)
+    assert (done.code, done.err) == (0, "")
+    dcz = here / "recurrent-compressed" / "recurrent.dcz"
+    module = api.load(dcz)
+    names = {name for name, _ in module.named_parameters()}
+    assert {"both.weight_ih_l0", "both.weight_hh_l0_reverse", "one.bias_hh_l0"} <= names
+    x = torch.randn(3, 9, 6)
+    session = compressor.session(dcz)
+    with torch.no_grad():
+        found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+        np.testing.assert_allclose(module(x).numpy(), found, rtol=1e-5, atol=1e-6)
 
 
 def test_several_inputs_and_outputs_go_the_whole_way(compress: Compress, here: Path) -> None:

@@ -317,3 +317,20 @@ def test_attention_counts_whole():
     n, d, hidden = 5, 16, 32
     expected = 4 * n * d * d + 2 * n * n * d + 2 * n * d * hidden
     assert layer_macs(layer, torch.zeros(1, n, d))[""] == expected
+
+
+def test_a_parameter_may_be_the_input_of_a_layer() -> None:
+    """A class token, or what a decoder asks: expanded to the batch and handed on."""
+
+    class Asked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.head = nn.Parameter(torch.zeros(1, 4)), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(self.query.expand(x.shape[0], -1)) + x
+            return out
+
+    module = Asked()
+    assert layer_macs(module, torch.zeros(1, 3)) == {"": 12, "head": 12}
+    assert all(value.requires_grad for value in module.parameters())

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from compressor.errors import LoadError
 from compressor.graphs import onnx_file, onnx_layers, onnx_shapes
 from compressor.graphs.onnx_operators import OPERATORS, Step, Unsupported, settled
-from compressor.graphs.recurrent import recurrent
+from compressor.graphs.recurrent import recurrent, with_weights
 
 __all__ = ["OnnxNetwork", "onnx_layers", "onnx_shapes"]  # the latter two fill the table
 
 Arrays = dict[str, NDArray[Any]]
 _NUMBERED = re.compile(r"onnx::.*|(v|val|const|initializer|_val|tensor)_?\d*(_\d+)*|\d+")
-_ENDING = re.compile(r"[._](weight|kernel|W|w)(_\d+)?$")
+_ENDING = re.compile(r"[._](weight(_ih_l\d+)?|kernel|W|w)(_\d+)?$")
 
 
 class OnnxNetwork(nn.Module):
@@ -105,17 +105,19 @@ class OnnxNetwork(nn.Module):
     # ---- weights ---------------------------------------------------------------------------
 
     def _own(self, arrays: Arrays) -> None:
-        """Float arrays become parameters, of batch norms' statistics buffers; the rest is known,
-        and so are the scales of a resize, which say what shape its output has."""
+        """Float arrays become parameters; batch norms' statistics and the first states of
+        recurrent layers, buffers. The rest is known, and so are the scales of a resize, which say
+        what shape its output has."""
         uses: dict[str, list[tuple[Step, int]]] = {}
         for step in self.steps:
             for slot, name in enumerate(step.inputs):
                 uses.setdefault(name, []).append((step, slot))
-        statistics = set()
+        untrained: set[str] = set()
         for at, step in enumerate(self.steps):
             if step.operator == "BatchNormalization":
-                statistics |= set(step.inputs[3:5])
+                untrained |= set(step.inputs[3:5])
             if step.operator in ("LSTM", "GRU", "RNN"):
+                untrained |= set(step.inputs[5:7])
                 self.steps[at] = self._recurrent(step, arrays)
         for name in list(arrays):
             value = arrays.pop(name)
@@ -127,7 +129,7 @@ class OnnxNetwork(nn.Module):
                 continue
             tensor = torch.from_numpy(value.astype(np.float32, copy=not value.flags.writeable))
             where = _name(name, *uses[name][0])
-            self.held[name] = self._put(where, tensor, trained=name not in statistics)
+            self.held[name] = self._put(where, tensor, trained=name not in untrained)
 
     def _put(self, name: str, value: Tensor | nn.Module, *, trained: bool = True) -> str:
         """Register a tensor, or a layer, under ``name`` or the next one that is free."""
@@ -226,6 +228,7 @@ def _folded(steps: list[Step], arrays: Arrays) -> list[Step]:
             arrays[name] = np.asarray(OPERATORS[step.operator](step, arrays[step.inputs[0]]))
         else:
             left.append(step)
+    left = with_weights(left, arrays)
     readers = Counter(name for step in left for name in step.inputs)
     found: list[Step] = []
     makers: dict[str, int] = {}

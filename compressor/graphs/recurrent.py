@@ -7,12 +7,57 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.graphs.onnx_operators import Step, Unsupported
+from compressor.graphs.onnx_operators import OPERATORS, Step, Unsupported
 
 # Rows of W, R and B by gate, in ONNX's order: where torch's order finds its gates.
 _ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 _USUAL = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _KINDS: dict[str, Any] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
+
+
+def with_weights(steps: list[Step], arrays: dict[str, NDArray[Any]]) -> list[Step]:
+    """Recurrent steps whose weights are there, where the file computes them of constants.
+
+    torch's exporter keeps the weights as torch has them, and puts gates in ONNX's order by slices
+    and concatenations. What these compute goes into ``arrays``, under the name of its first weight,
+    and their steps are gone.
+    """
+    makers = {name: step for step in steps for name in step.outputs}
+    spent: set[str] = set()
+    new: dict[str, NDArray[Any]] = {}
+    left = []
+    for step in steps:
+        inputs = list(step.inputs)
+        for slot in range(1, min(4, len(inputs))) if step.operator in _KINDS else ():
+            found = _computed(inputs[slot], makers, arrays, spent)
+            if found is not None and inputs[slot] not in arrays:
+                inputs[slot], new[found[0]] = found
+        left.append(Step(**{**vars(step), "inputs": tuple(inputs)}))
+    arrays |= new
+    read: set[str] = set()
+    kept = []
+    for step in reversed(left):
+        if not spent.issuperset(step.outputs) or read.intersection(step.outputs):
+            read |= set(step.inputs)
+            kept.append(step)
+    return kept[::-1]
+
+
+def _computed(
+    name: str, makers: dict[str, Step], arrays: dict[str, NDArray[Any]], spent: set[str]
+) -> tuple[str, NDArray[Any]] | None:
+    """(first weight, value) of what constants make; ``spent`` gathers what stands in between."""
+    if name in arrays:
+        return name, arrays[name]
+    step = makers.get(name)
+    if step is None or not step.inputs or len(step.outputs) > 1:
+        return None
+    values = [_computed(each, makers, arrays, spent) for each in step.inputs]
+    if any(value is None for value in values):
+        return None
+    spent.add(name)
+    known = [value for value in values if value is not None]
+    return known[0][0], np.asarray(OPERATORS[step.operator](step, *(array for _, array in known)))
 
 
 def recurrent(

@@ -71,6 +71,20 @@ def _plain_kernels() -> Iterator[None]:
             yield
 
 
+@contextlib.contextmanager
+def _untrained(module: nn.Module) -> Iterator[None]:
+    """With parameters that ask for no gradient: the counter hooks into those that a layer is handed
+    as its input, and fails where one was expanded without recording."""
+    trained = [value for value in module.parameters() if value.requires_grad]
+    for value in trained:
+        value.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for value in trained:
+            value.requires_grad_(True)
+
+
 def layer_macs(module: nn.Module, example: Example) -> dict[str, int]:
     """MACs of every layer for one input, and under "" the whole network's.
 
@@ -82,7 +96,7 @@ def layer_macs(module: nn.Module, example: Example) -> dict[str, int]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operator that the counter does not know
     try:
-        with counter, torch.no_grad(), _plain_kernels():
+        with counter, torch.no_grad(), _plain_kernels(), _untrained(module):
             module.eval()(*inputs_of(on(example, device)))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
