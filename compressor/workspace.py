@@ -20,7 +20,7 @@ when it was opened, and write nothing.
 import glob
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from compressor.files import (
     pieces_of,
     read_json,
     write_chunks,
+    write_together,
 )
 from compressor.tensors import chunks
 
@@ -154,11 +155,6 @@ class Workspace:
         if distributed.is_first():
             write_chunks(self.stages / name, (content,))
 
-    def write_chunks(self, name: str, content: Iterable[bytes | memoryview]) -> None:
-        """:meth:`write` piece by piece."""
-        if distributed.is_first():
-            write_chunks(self.stages / name, content)
-
     def path(self, name: str) -> Path:
         """Where the first rank keeps what :meth:`write` is given."""
         return self.stages / name
@@ -175,8 +171,9 @@ class Workspace:
 
     def publish(self, outputs: Mapping[str, str], report: Json) -> None:
         """Put the outputs (kept name -> final name) in place, the report last; clear up."""
-        for kept, name in outputs.items():
-            write_chunks(self.folder / name, pieces_of(self.stages / kept))
+        write_together(
+            {self.folder / name: pieces_of(self.stages / kept) for kept, name in outputs.items()}
+        )
         for name in (*outputs.values(), REPORT):
             for part in self.folder.glob(f".{glob.escape(name)}.*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed while it published

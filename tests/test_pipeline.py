@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from compressor import artifact, loading, pipeline, storage, unpacking, user_code
-from compressor import workspace as workspaces
 from compressor.errors import ExportError, LoadError, OutputError, StageError
 from compressor.export import graph
 from compressor.progress import Progress
@@ -160,19 +159,19 @@ def test_a_run_killed_before_any_write_resumes_to_the_same_bytes(
 ) -> None:
     job(tmp_path / "whole").execute()
     expected = outputs(tmp_path / "whole")
-    real, kills = workspaces.write_chunks, 0
+    real, kills = Path.replace, 0
     while True:
         left = kills
 
-        def write(path: Path, content: Any) -> None:
+        def replace(part: Path, path: Path) -> Path:
             nonlocal left
             if left == 0:
                 raise Killed
             left -= 1
-            real(path, content)
+            return real(part, path)
 
         folder = tmp_path / f"killed-{kills}"
-        monkeypatch.setattr(workspaces, "write_chunks", write)
+        monkeypatch.setattr(Path, "replace", replace)
         try:
             job(folder).execute()
         except Killed:
@@ -180,7 +179,7 @@ def test_a_run_killed_before_any_write_resumes_to_the_same_bytes(
         else:
             break
         finally:
-            monkeypatch.setattr(workspaces, "write_chunks", real)
+            monkeypatch.setattr(Path, "replace", real)
         job(folder).execute(resume=True)
         assert outputs(folder) == expected, f"killed before write {kills}"
         assert not (folder / ".stages").exists()
