@@ -31,6 +31,7 @@ from torch import Tensor
 from compressor import distributed
 from compressor.errors import OutputError
 from compressor.files import (
+    DATA,
     REPORT,
     check_folder,
     explained,
@@ -68,7 +69,8 @@ class Workspace:
         return report
 
     def _content(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.stages.iterdir()}
+        held = [path for path in self.stages.iterdir() if path.suffix != DATA]  # the first's alone
+        return {path.name: path.read_bytes() for path in held}
 
     def _open(self, *, resume: bool, force: bool) -> Json | None:
         used = self.check(resume=resume, force=force)

@@ -248,3 +248,4 @@ def test_more_than_two_gigabytes(tmp_path: Path, no_room: pytest.MonkeyPatch) ->
     x = np.arange(32, dtype=np.float32).reshape(2, 16)
     (found,) = session(tmp_path / "net.onnx").run(None, {"input": x})
     assert found.tolist() == [[15.0 * 15], [31.0 * 15]]
+    (tmp_path / "net.onnx.data").unlink()  # pytest keeps folders of the last runs

@@ -47,7 +47,7 @@ def read(path: Path, given: Example | None) -> tuple[nn.Module, Example, list[Pa
 
 def _recorded(path: Path, network: nn.Module, example: Example, names: list[str]) -> nn.Module:
     try:
-        return layered(traced(network, example), names)
+        return layered(traced(network, example, source=False), names)
     except ExportError as error:
         said = str(error).removeprefix("the network cannot be traced: ")
         raise LoadError(
