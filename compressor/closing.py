@@ -16,9 +16,10 @@ from compressor.layers import bake
 from compressor.network import Network, Row
 from compressor.progress import Progress
 from compressor.recipe import Recipe
-from compressor.reporting.measure import Size
 from compressor.storage import plain_state, stored_tensors
 
+_DIGITS = 16
+"""Of the sums in an artifact: whole ones would be a fiftieth of the smallest files."""
 _SMALL = 5_000_000
 """Parameters below which the smallest file is worth a slower decoder."""
 
@@ -79,9 +80,7 @@ def closed(network: Network, recipe: Recipe) -> None:
             ordered(network)
 
 
-def encoded(
-    network: Network, recipe: Recipe, skeleton: bytes, size: Size, progress: Progress
-) -> bytes:
+def encoded(network: Network, recipe: Recipe, skeleton: bytes, progress: Progress) -> bytes:
     """The artifact of ``network`` as it is now; ``skeleton`` is its ONNX graph without weights."""
     settings, channels = recipe.encode, network.channels
     stored = stored_tensors(network, settings.width, settings.biases)
@@ -92,9 +91,8 @@ def encoded(
             metadata={
                 "tool": f"compressor {__version__}",
                 "network": network.arch,
-                "source_sha256": network.source,
-                "recipe_sha256": recipe.digest(),
-                "sparsity": f"{size.sparsity:.6f}",
+                "source": network.source[:_DIGITS],
+                "recipe": recipe.digest()[:_DIGITS],
                 **({"channels": channels} if channels else {}),
             },
             profile=_profile(network, recipe),

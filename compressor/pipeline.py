@@ -263,9 +263,8 @@ class Run:
         return skeleton
 
     def _encode(self) -> Json:
-        size = measure(self.network, self.macs)
         skeleton = self.workspace.read("graph.onnx")
-        blob = encoded(self.network, self.recipe, skeleton, size, self.context.progress)
+        blob = encoded(self.network, self.recipe, skeleton, self.context.progress)
         self.workspace.write(DCZ, blob)
         self._decode()
         held = contents(artifact.decode(blob))

@@ -1,6 +1,7 @@
 """What several test modules share: the command line in this process, and what it works on."""
 
 import contextlib
+import functools
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,18 @@ def one_thread() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_registry() -> Iterator[None]:
+    """torch's exporter makes its table of operators once, and not for half a second each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        with contextlib.suppress(ImportError):  # a torch that keeps it elsewhere
+            from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+            made = functools.cache(ONNXRegistry.from_torchlib)
+            patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(made))
+        yield
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def test_a_wrong_decoder_is_found_though_the_file_is_sound(monkeypatch: pytest.M
 def test_a_wrong_core_is_found_though_the_file_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = whole()
     monkeypatch.setenv(native.VARIABLE, "c")
-    monkeypatch.setattr("compressor.artifact.unpacking.decode_gaps", lambda *_: True)
+    monkeypatch.setattr("compressor.artifact.gaps_unpacking.decode_gaps", lambda *_: True)
     with pytest.raises(ArtifactError, match="checksum"):
         decode(blob).tensor("conv.weight")
 

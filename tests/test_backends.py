@@ -125,7 +125,7 @@ def test_the_core_is_what_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
             calls.append((name, done))
             return done
 
-        for module in ("compressor.artifact.unpacking", "compressor.artifact.rans_unpacking"):
+        for module in ("compressor.artifact.gaps_unpacking", "compressor.artifact.rans_unpacking"):
             monkeypatch.setattr(f"{module}.{name}", counted, raising=False)
     for mode, shared in MUTATED.items():
         found = forced(shared, mode)

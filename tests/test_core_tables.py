@@ -184,8 +184,8 @@ def test_files_with_such_tables_are_refused_before_there_is_a_target(
         raise RuntimeError("memory for weights was taken")
 
     monkeypatch.setenv(native.VARIABLE, backend)
-    for place in ("Target", "_floats", "_dense_symbols"):
-        monkeypatch.setattr(f"compressor.artifact.unpacking.{place}", too_late)
+    for place in ("unpacking.Target", "unpacking._floats", "gaps_unpacking.GapPayload.symbols"):
+        monkeypatch.setattr(f"compressor.artifact.{place}", too_late)
     artifact = read(GOLDEN / "bad" / f"{name}.dcz")
     for work in (artifact.tensor, artifact.shared):
         with pytest.raises(ArtifactError, match=name.removeprefix("table-")):

@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 import compressor
 from compressor.layers import (
-    Masked,
-    Scored,
-    Spliced,
     behind_mask,
     change_mask,
     compressible_layers,
@@ -24,6 +21,7 @@ from compressor.layers import (
     scores_of,
 )
 from compressor.network import Context, Network
+from compressor.parametrizations import Masked, Scored, Spliced
 from compressor.pruning import prune
 from compressor.pruning.goals import Sparsities, goal_of
 from compressor.pruning.ramps import Ramp, cubic

@@ -11,7 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from compressor.reporting import histograms, intervals, markdown, page, resampling, schema, svg
+from compressor.reporting import axes, histograms, intervals, markdown, page, resampling, schema
 from tests.conftest import Compress
 
 HOSTILE = "<script>alert(1)</script>&\"'|`\x00\ud800"
@@ -320,6 +320,6 @@ def test_a_histogram_counts_every_value_once() -> None:
     ("low", "high", "log"), [(0, 1, False), (3, 7e6, True), (91.2, 91.3, True)]
 )
 def test_ticks_are_round_and_within(low: float, high: float, log: bool) -> None:
-    ticks = svg.Scale(low, high, 0, 100, log).ticks()
+    ticks = axes.Scale(low, high, 0, 100, log).ticks()
     assert 2 <= len(ticks) <= 12
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)

@@ -221,9 +221,12 @@ def test_an_allocation_takes_from_the_layer_that_loses_least() -> None:
 
 
 def test_the_command_writes_a_recipe_that_a_run_takes(
-    lenet: Path, here: Path, compress: Compress
+    lenet: Path, digits: Data, here: Path, compress: Compress
 ) -> None:
-    done = compress("scan", lenet, "--data", "digits", "--max-drop", 2, "--threads", 1, "--json")
+    few = {"x_train": digits.train.x[:400, 0], "y_train": digits.train.y[:400]}
+    np.savez("few.npz", **few, x_test=digits.test.x[:100, 0], y_test=digits.test.y[:100])
+    given = ("scan", lenet, "--data", "few.npz")
+    done = compress(*given, "--max-drop", 3, "--threads", 1, "--json")
 
     assert done.code == 0, done.err
     table = json.loads(done.out)
@@ -233,7 +236,7 @@ def test_the_command_writes_a_recipe_that_a_run_takes(
     first = table["histograms"][0]
     assert sum(first["counts"]) + first["zeros"] == first["weights"] == 500
     assert 0 < table["work"]["macs_part"] < 1
-    assert table["proposals"]["weights"]["lost"] <= 0.02
+    assert table["proposals"]["weights"]["lost"] <= 0.03
     for kind in (*kinds, "histograms"):
         assert (here / "net-scan" / f"{kind}.svg").read_text().startswith("<?xml")
     recipe = Recipe.read(here / "net-scan" / "recipe.toml")
@@ -241,7 +244,7 @@ def test_the_command_writes_a_recipe_that_a_run_takes(
     assert recipe.share is not None
     run = ("net-scan/recipe.toml", "--epochs", 0, "--finetune-epochs", 0, "-q")
     assert compress(lenet, "--recipe", *run).code == 0
-    again = compress("scan", lenet, "--data", "digits")
+    again = compress(*given)
     assert again.code == 1
     assert "--force" in again.err
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compressor.errors import StageError, UsageError
-from compressor.layers import Nearest, compressible_layers, mask_of, shared_of
+from compressor.layers import compressible_layers, mask_of, shared_of
 from compressor.network import Context, Network
+from compressor.parametrizations import Nearest
 from compressor.pruning import prune
 from compressor.quantization import share
 from compressor.settings import INITS, Prune, Share, Training

@@ -33,6 +33,7 @@ from compressor.examples import one_image
 from compressor.models import registry
 from compressor.network import Context, Network
 from compressor.reporting import scales, svg
+from compressor.reporting.axes import Axis
 from compressor.reporting.console import ConsoleProgress
 from compressor.reporting.measure import layer_macs
 from compressor.settings import Channels, Training
@@ -178,8 +179,8 @@ def draw(rows: Sequence[Row], arch: str, path: Path) -> None:
         chart = svg.Chart(
             f"{arch}, {100 * fraction:g} % of channels removed",
             "before the cut, after it and after each epoch of fine-tuning",
-            svg.Axis("epochs of fine-tuning", -1.2, last, text=_moment, ticks=(-1, 0, last)),
-            svg.Axis(f"test accuracy, %, {100 * fraction:g} % of channels removed",
+            Axis("epochs of fine-tuning", -1.2, last, text=_moment, ticks=(-1, 0, last)),
+            Axis(f"test accuracy, %, {100 * fraction:g} % of channels removed",
                      min(values), max(values)),
             f"removed{100 * fraction:g}",
             height=300,

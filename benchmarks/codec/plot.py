@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from compressor.reporting import svg
-from compressor.reporting.svg import Axis, Chart
+from compressor.reporting.axes import Axis
+from compressor.reporting.svg import Chart
 
 Row = dict[str, Any]
 GREY = 5

@@ -30,7 +30,8 @@ from compressor.layers import compressible_layers
 from compressor.network import Context
 from compressor.pruning.goals import goal_of, magnitude_masks
 from compressor.recipe import Recipe
-from compressor.reporting.svg import Axis, Chart, file, percent
+from compressor.reporting.axes import Axis, percent
+from compressor.reporting.svg import Chart, file
 from compressor.settings import Prune
 from compressor.training.fit import evaluate, fit
 

@@ -19,7 +19,7 @@ from compressor.benchmarks.environment import environment
 from compressor.benchmarks.experiments import RESULTS
 from compressor.benchmarks.matrix.cells import cells
 from compressor.benchmarks.matrix.forms import FORMS
-from compressor.benchmarks.matrix.networks import NETWORKS
+from compressor.benchmarks.matrix.networks import NETWORKS, QUICK
 from compressor.benchmarks.matrix.tables import Json, summary, table
 
 RESULT = RESULTS / "matrix.json"
@@ -27,7 +27,7 @@ RESULT = RESULTS / "matrix.json"
 
 def main(words: Sequence[str] | None = None) -> None:
     described = argparse.ArgumentParser(prog="python -m compressor.benchmarks.matrix")
-    described.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
+    described.add_argument("--networks", nargs="*", choices=NETWORKS, default=QUICK)
     described.add_argument("--forms", nargs="*", choices=list(FORMS), default=list(FORMS))
     arguments = described.parse_args(words)
     known: Json = json.loads(RESULT.read_text())["cells"] if RESULT.exists() else {}

@@ -3,11 +3,18 @@
 import torch
 from torch import nn
 
-SHAPES = {"vit_b_16": (3, 224, 224), "recurrent": (9, 6), "unet": (3, 32, 32)}
+from compressor import loading
+
+SHAPES = {
+    **{"resnet20": (3, 32, 32), "unet": (3, 32, 32), "recurrent": (9, 6), "transformer": (5, 16)},
+    "vit_b_16": (3, 224, 224),
+}
 NETWORKS = (
-    *("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "vgg11", "efficientnet_b0"),
-    *("vit_b_16", "unet", "recurrent"),
+    *("resnet20", "mobilenet_v3_small", "unet", "recurrent", "transformer"),
+    *("resnet18", "resnet50", "mobilenet_v2", "vgg11", "efficientnet_b0", "vit_b_16"),
 )
+"""The first five take minutes, all of them hours."""
+QUICK = NETWORKS[:5]
 
 
 class UNet(nn.Module):
@@ -46,15 +53,38 @@ class Recurrent(nn.Module):
         return out
 
 
+class Transformer(nn.Module):
+    """Two layers of attention over a class token and what is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layers(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))
+        logits: torch.Tensor = self.head(out[:, 0])
+        return logits
+
+
+OWN = {"unet": UNet, "recurrent": Recurrent, "transformer": Transformer}
+
+
 def network(name: str) -> tuple[nn.Module, tuple[int, ...], str]:
     """(module, shape of one input, what --arch says) with seeded random weights."""
     from torchvision import models
 
     torch.manual_seed(0)
-    own = {"unet": UNet, "recurrent": Recurrent}
-    module = own[name]() if name in own else models.get_model(name, weights=None)
+    shape = SHAPES.get(name, (3, 64, 64))
+    if name in OWN:
+        module, arch = OWN[name](), f"{__name__}:{OWN[name].__name__}"
+    elif name == "resnet20":
+        module, arch = loading.build(name)[0], name
+    else:
+        module, arch = models.get_model(name, weights=None), f"torchvision:{name}"
     for value in module.parameters():
         if not value.any():  # a head of zeros would compare nothing
             nn.init.normal_(value, std=0.02)
-    arch = f"compressor.benchmarks.matrix.networks:{own[name].__name__}" if name in own else ""
-    return module.eval(), SHAPES.get(name, (3, 64, 64)), arch or f"torchvision:{name}"
+    return module.eval(), shape, arch

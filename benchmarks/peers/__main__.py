@@ -28,7 +28,7 @@ from compressor.benchmarks.peers.tasks import PASS, TRAINING, Task, lenet5, resn
 from compressor.reporting.console import ConsoleProgress
 
 Row = dict[str, Any]
-SECONDS = 30.0
+SECONDS = 75.0
 FIGURES = ("median_ms", "faster", "conclusion", "failure")
 
 

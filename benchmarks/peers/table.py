@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from compressor.reporting import svg
+from compressor.reporting.axes import Axis, percent
 from compressor.reporting.comparison import frontier
 from compressor.reporting.headline import points
 from compressor.reporting.markup import Node
-from compressor.reporting.svg import Axis, Chart
+from compressor.reporting.svg import Chart
 
 Row = dict[str, Any]
 Place = tuple[float, float]
@@ -135,7 +136,7 @@ def _pareto(network: Row, rows: Sequence[tuple[int, Row]], cost: str, name: str)
     low, high = min(y for _, y in where), max(y for _, y in where)
     pad = 0.08 * (high - low) or 0.01
     told = "; ".join(
-        f"{n} {row['tool']}, {row['method']}: {x:,.6g} {cost}, {svg.percent(y)}"
+        f"{n} {row['tool']}, {row['method']}: {x:,.6g} {cost}, {percent(y)}"
         for (n, row), (x, y) in zip(rows, where, strict=True)
     )
     chart = Chart(
@@ -143,7 +144,7 @@ def _pareto(network: Row, rows: Sequence[tuple[int, Row]], cost: str, name: str)
         told,
         Axis(f"{unit}, logarithmic", 0.85 * min(x for x, _ in where),
              1.3 * max(x for x, _ in where), log=True),
-        Axis(f"{title(network)}: accuracy", low - pad, min(1.0, high + pad), text=svg.percent),
+        Axis(f"{title(network)}: accuracy", low - pad, min(1.0, high + pad), text=percent),
         name,
         height=340,
         width=470,

@@ -37,6 +37,11 @@ def zeros(sparsity: float, weights: int) -> int:
     return round(sparsity * weights)
 
 
+def sparsity(masks: Masks) -> float:
+    """Of all these layers together."""
+    return 1 - sum(int(m.sum()) for m in masks.values()) / sum(m.size for m in masks.values())
+
+
 def without_lowest(scores: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
     """True but for the ``count`` lowest scores; of equal scores the first go first."""
     mask = np.ones(scores.size, bool)

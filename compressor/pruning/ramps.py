@@ -17,16 +17,14 @@ from torch import Tensor
 
 from compressor.layers import (
     Layer,
-    Masked,
-    Scored,
-    Spliced,
     behind_mask,
     change_mask,
     mask_layer,
     mask_of,
     scores_of,
 )
-from compressor.pruning.allocation import Masks
+from compressor.parametrizations import Masked, Scored, Spliced
+from compressor.pruning.allocation import Masks, sparsity
 from compressor.pruning.goals import Goal, magnitude_masks
 from compressor.pruning.rate import rate_aware
 from compressor.settings import Prune
@@ -106,8 +104,7 @@ class Ramp:
         return scores / np.where(kept, 1 - size, 1 + size)
 
     def _sparsity(self) -> float:
-        masks = [_mask(layer) for layer in self.layers.values()]
-        return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        return sparsity({name: _mask(each).cpu().numpy() for name, each in self.layers.items()})
 
 
 def _mask(layer: Layer) -> Tensor:

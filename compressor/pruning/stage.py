@@ -5,7 +5,7 @@ import torch
 from compressor.errors import StageError
 from compressor.layers import compressible_layers, mask_layer
 from compressor.network import Context, Network, Row, StageReport
-from compressor.pruning.allocation import Masks
+from compressor.pruning.allocation import Masks, sparsity
 from compressor.pruning.curvature import scores
 from compressor.pruning.goals import Goal, goal_of, magnitude_masks
 from compressor.pruning.ramps import Ramp
@@ -48,8 +48,8 @@ def _in_rounds(network: Network, goal: Goal, settings: Prune, context: Context) 
             refit(network.module, dense, masks, context)
         title = "retrain" if settings.rounds == 1 else f"retrain {step}/{settings.rounds}"
         epochs = fit(network.module, settings.retrain, context, title)
-        sparsity = _sparsity(masks)
-        history += [{"round": step, **epoch.row(), "sparsity": sparsity} for epoch in epochs]
+        zeros = sparsity(masks)
+        history += [{"round": step, **epoch.row(), "sparsity": zeros} for epoch in epochs]
     return history
 
 
@@ -73,8 +73,3 @@ def _while_training(network: Network, goal: Goal, settings: Prune, context: Cont
         {"round": 1, **epoch.row(), "sparsity": ramp.sparsities.get(epoch.epoch)}
         for epoch in epochs
     ]
-
-
-def _sparsity(masks: Masks) -> float:
-    """Of all these layers together."""
-    return 1 - sum(int(m.sum()) for m in masks.values()) / sum(m.size for m in masks.values())

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from compressor.reporting import page
+from compressor.reporting.axes import Axis, percent
 from compressor.reporting.grids import DASH, Grid
 from compressor.reporting.headline import points
 from compressor.reporting.intervals import Interval, wilson
 from compressor.reporting.markdown import escaped, table
 from compressor.reporting.markup import Node, clean, node
-from compressor.reporting.svg import Axis, Chart, percent
+from compressor.reporting.svg import Chart
 from compressor.reporting.tables import percent as shown
 
 Json = dict[str, Any]

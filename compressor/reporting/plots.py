@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from compressor.reporting import metric
+from compressor.reporting.axes import Axis, percent
 from compressor.reporting.histograms import edges
 from compressor.reporting.intervals import Interval, wilson
 from compressor.reporting.markup import Node
-from compressor.reporting.svg import Axis, Chart, bars, percent
+from compressor.reporting.svg import Chart, bars
 from compressor.reporting.tables import STAGES
 
 Json = dict[str, Any]

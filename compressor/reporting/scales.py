@@ -11,7 +11,8 @@ from compressor.errors import UsageError
 from compressor.files import write_atomically
 from compressor.layers import batch_norms
 from compressor.reporting import svg
-from compressor.reporting.svg import Axis, Chart
+from compressor.reporting.axes import Axis
+from compressor.reporting.svg import Chart
 
 Scales = dict[str, NDArray[np.float32]]
 BINS = 60

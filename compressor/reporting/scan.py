@@ -5,9 +5,10 @@ from typing import Any
 
 from rich.console import Console
 
-from compressor.reporting import histograms, svg
+from compressor.reporting import axes, histograms, svg
+from compressor.reporting.axes import Axis
 from compressor.reporting.markup import Node
-from compressor.reporting.svg import Axis, Chart
+from compressor.reporting.svg import Chart
 from compressor.reporting.tables import percent, table_of, titled
 
 Json = dict[str, Any]
@@ -84,7 +85,7 @@ def _curve(number: int, curve: Json, key: str, found: Json) -> Node:
         curve["unit"],
         f"{percent(dense)} dense, then {percent(points[0][1])} to {percent(points[-1][1])}",
         Axis(AXES[curve["kind"]][1], points[0][0], points[-1][0], text=lambda x: f"{sign * x:g}"),
-        Axis(_short(curve["unit"]), min(heights), max(heights), text=svg.percent),
+        Axis(_short(curve["unit"]), min(heights), max(heights), text=axes.percent),
         f"unit{number}",
         height=170,
         width=260,

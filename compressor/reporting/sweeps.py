@@ -8,8 +8,9 @@ from typing import Any
 from rich.table import Table
 
 from compressor.files import write_atomically
-from compressor.reporting import svg
-from compressor.reporting.svg import Axis, Chart
+from compressor.reporting import axes, svg
+from compressor.reporting.axes import Axis
+from compressor.reporting.svg import Chart
 from compressor.reporting.tables import percent, table_of
 
 Json = dict[str, Any]
@@ -158,7 +159,7 @@ def _plot(path: Path, lines: Lines, label: str, *, rated: bool) -> str:
         Axis(label, min(across), max(across))
         if number
         else Axis(label, -0.5, len(names) - 0.5, text=_named(names), ticks=range(len(names))),
-        Axis(what, min(up), max(up), text=svg.percent if rated else svg.short),
+        Axis(what, min(up), max(up), text=axes.percent if rated else axes.short),
         path.stem,
         height=300,
         width=520,

@@ -19,7 +19,6 @@ from compressor.network import Context, Network
 from compressor.pruning import prune
 from compressor.quantization import share
 from compressor.recipe import Recipe
-from compressor.reporting.measure import layer_macs, measure
 from compressor.scan.allocation import Setting
 from compressor.scan.proposal import untrained, with_settings
 from compressor.storage import load_decoded
@@ -75,8 +74,7 @@ class Trials:
         closed(small, recipe)
         whole = small.channels == self.network.channels
         skeleton = self._skeleton if whole else self._traced(small)
-        size = measure(small, layer_macs(small.module, small.example))
-        blob = encoded(small, recipe, skeleton, size, self.context.progress)
+        blob = encoded(small, recipe, skeleton, self.context.progress)
         load_decoded(small.module, artifact.decode(blob).tensors())
         found = accuracy(small, self.context.data)
         return Outcome(settings, recipe, len(blob), found, train)

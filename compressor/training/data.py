@@ -13,7 +13,6 @@ faster than worker processes.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from compressor.training.augment import augment as apply_augment
 from compressor.training.data_arrays import Split, permuted
 from compressor.training.data_folder import Progress
 from compressor.training.data_sources import NAMED, Source, default_root
+from compressor.training.data_statistics import normalisation
 
 __all__ = ["Data", "Progress", "Split", "batches", "default_root", "load", "normalise"]
 
@@ -101,7 +101,7 @@ def load(
     train, held = source.train, source.validation
     if held is None:
         train, held = permuted(train, validation, seed)
-    mean, std = _normalisation(source, train, mean, std)
+    mean, std = normalisation(source, train, mean, std)
     for part in (source.test, held):
         if part.x.shape[1:] != train.x.shape[1:] or part.x.dtype != train.x.dtype:
             raise DataError(f"{spec}: {_layout(part)} in one split, {_layout(train)} in another")
@@ -159,53 +159,6 @@ def _classes(source: Source) -> int:
             worst = int(split.y.max())
             raise DataError(f"{source.name}: label {worst} is outside 0..{classes - 1}")
     return classes
-
-
-def _normalisation(
-    source: Source,
-    train: Split,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if (mean is None) != (std is None):
-        raise UsageError("a mean needs a standard deviation, and the reverse; give both or none")
-    if mean is None or std is None:
-        mean, std = source.mean, source.std
-    if train.x.ndim != 4:  # no images: taken as they are
-        return (0.0,), (1.0,)
-    if mean is None or std is None:
-        mean, std = _statistics(train.x)
-    mean, std = tuple(map(float, mean)), tuple(map(float, std))
-    channels = train.x.shape[1]
-    if not len(mean) == len(std) == channels:
-        raise UsageError(
-            f"mean {mean} and std {std} must have one value for each of {channels} channels"
-        )
-    if not all(math.isfinite(value) for value in mean + std) or min(std) <= 0:
-        raise UsageError(f"mean {mean} must be finite and std {std} finite and above 0")
-    return mean, std
-
-
-def _statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, rounded to six digits; a constant one gets std 1.
-
-    The sums of uint8 images are exact integers; those of floats are float64, and the rounding
-    hides the order in which threads add.
-    """
-    means, stds = [], []
-    for channel in x.unbind(1):
-        if x.dtype == torch.uint8:
-            counts = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
-            value = torch.arange(256, dtype=torch.float64) / 255
-        else:
-            value = channel.flatten().to(torch.float64)
-            counts = torch.ones(1, dtype=torch.float64).expand_as(value)
-        size = counts.sum()
-        average = (counts * value).sum() / size
-        variance = (counts * (value - average) ** 2).sum() / size
-        means.append(float(f"{average.item():.6g}"))
-        stds.append(float(f"{variance.sqrt().item():.6g}") or 1.0)
-    return tuple(means), tuple(stds)
 
 
 def _fingerprint(

@@ -134,7 +134,7 @@ def _counted() -> Iterator[bytes]:
 
 # Where the core is called, and how the call is written down.
 _CALLS = {
-    "compressor.artifact.unpacking.decode_gaps": gaps,
+    "compressor.artifact.gaps_unpacking.decode_gaps": gaps,
     "compressor.artifact.rans_unpacking.decode_rans_gaps": entries,
     "compressor.artifact.rans_unpacking.decode_dense": dense,
     "compressor.artifact.context_unpacking.context.decode": context,
