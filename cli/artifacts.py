@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from compressor.cli.shared import FILE
-from compressor.errors import OutputError, UsageError
+from compressor.errors import UsageError
+from compressor.files import check_absent
 
 FORMS = (".pt", ".safetensors", ".onnx")
 
@@ -37,12 +38,12 @@ def inspect(file: Path, as_json: bool) -> None:
 def decompress(file: Path, output: Path, force: bool) -> None:
     """Decode FILE.dcz, bit for bit the network that was evaluated.
 
-    An .onnx file is byte for byte the one that the run itself wrote.
+    An .onnx file is byte for byte the one that the run itself wrote. Over 2 GB it has its weights
+    beside it, in FILE.onnx.data.
     """
     if output.suffix not in FORMS:
         raise UsageError(f"-o {output}: the name must end in {', '.join(FORMS)}")
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists: add --force to overwrite it")
+    check_absent(output, force=force)
 
     from compressor import artifact, unpacking
 

@@ -16,6 +16,7 @@ from compressor import (
     distributed,
     graphs,
     loading,
+    preflight,
     tasks,
     unpacking,
 )
@@ -37,7 +38,10 @@ from compressor.training.data import Data
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives: the network the artifact decodes to, both files' bytes, and the report."""
+    """What a run gives: the network the artifact decodes to, both files' bytes, and the report.
+
+    Of a network over 2 GB the weights are not in ``onnx`` but in ``output``, beside that file.
+    """
 
     module: nn.Module
     artifact: bytes
@@ -67,7 +71,8 @@ def compress(
     ``data`` (a spec or a loaded :class:`Data`) goes before the recipe's own. ``input_shape`` is
     one input without the batch; it is needed for a module where no data tell it. With ``output``
     the files are written to that folder, as the command line does: those that ``recipe.export``
-    asks for besides are to be found nowhere else. Raises :class:`CompressorError`.
+    asks for besides are to be found nowhere else, nor are the weights of a network over 2 GB as
+    ONNX has them, so that one must have an ``output``. Raises :class:`CompressorError`.
     """
     if isinstance(data, str):
         recipe = dataclasses.replace(recipe, data=DataSpec(data))
@@ -80,6 +85,8 @@ def compress(
         network = _network(model, shape, recipe)
     else:
         network = network_of(model, dataclasses.replace(recipe, input_shape=shape))
+    if output is None and preflight.is_large(network):
+        raise UsageError("the network is over 2 GB: give output=, a folder for its ONNX file")
     recipe = resolve(recipe, network, progress)
     loaded = loaded or load_data(recipe, network, data_root)
     with tempfile.TemporaryDirectory() as scratch:
@@ -125,7 +132,8 @@ def load(
     decoded = artifact.read(path)
     name = arch or decoded.metadata.get("network", "")
     if name in graphs.KINDS and arch in (None, name):
-        return graphs.of_onnx(unpacking.onnx_bytes(decoded), path)
+        with unpacking.unpacked(decoded, f"{path.stem}.onnx") as file:
+            return graphs.read(file, graphs.ONNX).module
     if arch is None and not architectures.runs_no_code(name):
         what = f"of an architecture that is not known here ({name[:100]!r})" if name else "nameless"
         raise LoadError(

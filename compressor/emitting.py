@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from compressor.artifact import Artifact
-from compressor.errors import ExportError, OutputError, UsageError
-from compressor.export import optional, verify
-from compressor.files import explained, write_atomically
+from compressor.errors import ExportError, UsageError
+from compressor.export import optional
+from compressor.files import check_absent, explained, parts_of, write_atomically
 from compressor.network import Context
 from compressor.settings import DataSpec, Export
 from compressor.training import data as datasets
 from compressor.training.data import Data, normalise
-from compressor.unpacking import onnx_bytes
+from compressor.unpacking import input_shape, is_large, runnable, unpack
 
 Json = dict[str, Any]
 
@@ -33,24 +33,29 @@ def emit(
 
     ``onnx`` is the run's own ONNX file, and what the others are compared with: on the data's test
     images, or on random inputs where ``context`` has no data, and then there is no accuracy either.
-    The rows are those of a run's report, with ``file`` besides. Raises :class:`CompressorError`.
+    The rows are those of a run's report, with ``file`` besides, which names two where weights over
+    2 GB lie beside the ONNX file. Raises :class:`CompressorError`.
     """
     if "int8" in settings.emit and context.data is None:
         raise UsageError("--emit int8 needs images to calibrate with: give --data")
+    if is_large(artifact):
+        optional.check_small(settings)
     suffixes = {"onnx": "onnx", **optional.SUFFIXES}
     targets = {kind: stem.with_name(f"{stem.name}.{suffixes[kind]}") for kind in settings.emit}
     for target in targets.values():
-        if target.exists() and not force:
-            raise OutputError(f"{target} exists: add --force to overwrite it")
-    model = onnx_bytes(artifact)
-    inputs = _inputs(model, context, settings.samples)
-    made = list(optional.outputs(model, inputs, settings, context, threads))
+        check_absent(target, force=force)
+    inputs = _inputs(artifact, context, settings.samples)
+    with runnable(artifact, f"{stem.name}.onnx") as model:
+        made = list(optional.outputs(model, inputs, settings, context, threads))
     with explained(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
     rows = {}
     for kind, content, row in made:
-        write_atomically(targets[kind], content)
-        rows[kind] = {"file": targets[kind].name, **row}
+        if isinstance(content, Path):
+            unpack(artifact, targets[kind])
+        else:
+            write_atomically(targets[kind], content)
+        rows[kind] = {"file": " + ".join(each.name for each in parts_of(targets[kind])), **row}
     return rows
 
 
@@ -59,7 +64,7 @@ def load_data(artifact: Artifact, spec: DataSpec, root: Path | None, seed: int) 
 
     Images are drawn from it as in a run of that seed, so the INT8 file is the run's own.
     """
-    shape = input_shape(onnx_bytes(artifact))
+    shape = _shape(artifact)
     if len(shape) != 3:
         raise UsageError(f"--data needs a network for images (C, H, W), not for input {shape}")
     return datasets.load(
@@ -73,17 +78,15 @@ def load_data(artifact: Artifact, spec: DataSpec, root: Path | None, seed: int) 
     )
 
 
-def input_shape(model: bytes) -> tuple[int, ...]:
-    """One input of an ONNX file, without the batch. Raises :class:`ExportError` if it is free."""
-    inputs = verify.session(model).get_inputs()
-    shape = inputs[0].shape[1:]
-    if len(inputs) != 1 or not all(isinstance(size, int) for size in shape):
-        raise ExportError(f"the network takes {len(inputs)} inputs, of shape {inputs[0].shape}")
-    return tuple(shape)
+def _shape(artifact: Artifact) -> tuple[int, ...]:
+    shape = input_shape(artifact)
+    if shape is None:
+        raise ExportError("the network takes several inputs, or one whose size is free")
+    return shape
 
 
-def _inputs(model: bytes, context: Context, count: int) -> Any:
+def _inputs(artifact: Artifact, context: Context, count: int) -> Any:
     if context.data is not None and len(context.data.test):
         return normalise(context.data.test.x[:count], context.data).cpu().numpy()
     generator = np.random.default_rng(context.seed)
-    return generator.standard_normal((count, *input_shape(model))).astype(np.float32)
+    return generator.standard_normal((count, *_shape(artifact))).astype(np.float32)

@@ -5,17 +5,22 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from compressor.errors import OutputError
 
+ONNX, DATA = ".onnx", ".data"
+"""How ONNX files end, and what follows their name in that of their weights' file, if any."""
 REPORT = "report.json"
 PAGES = ("report.html", "report.md")
 """A run's report for people; whoever deletes them can have them made again from :data:`REPORT`."""
+
+Chunks = Iterable[bytes | memoryview]
+"""A file's content, piece by piece."""
 
 
 @contextmanager
@@ -39,20 +44,55 @@ def write_atomically(path: Path, content: bytes) -> None:
     write_chunks(path, (content,))
 
 
-def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def write_chunks(path: Path, chunks: Chunks) -> None:
     """:func:`write_atomically` piece by piece, for what need not lie in memory as a whole."""
-    part = _part(path)
-    with explained(path):
-        try:
-            with part.open("wb") as file:
+    write_together({path: chunks})
+
+
+def write_together(contents: Mapping[Path, Chunks]) -> None:
+    """Several files, each as :func:`write_chunks` does: all are on disk before one is in place.
+
+    What a file keeps beside itself comes before it in ``contents``. While that is replaced, the
+    file that was there before goes: at no moment does one stand beside what another one kept.
+    """
+    with ExitStack() as parts:
+        for path, chunks in contents.items():
+            part = _part(path)
+            parts.callback(part.unlink, missing_ok=True)
+            with explained(path), part.open("wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        for path in contents:
+            with explained(path):
+                if path.suffix == DATA:
+                    path.with_suffix("").unlink(missing_ok=True)
+                _part(path).replace(path)
+                if path.suffix == ONNX and beside(path) not in contents:
+                    beside(path).unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """Where an ONNX file keeps its weights, if it does not hold them itself."""
+    return path.with_name(path.name + DATA)
+
+
+def parts_of(path: Path) -> list[Path]:
+    """A file, and the one that it keeps beside itself, if any."""
+    return [path, *([beside(path)] if path.suffix == ONNX and beside(path).is_file() else [])]
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file and of what it keeps beside itself."""
+    return sum(each.stat().st_size for each in parts_of(path))
+
+
+def check_absent(path: Path, *, force: bool) -> None:
+    """Raise :class:`OutputError` where ``path`` is there, or something beside it, to overwrite."""
+    for each in parts_of(path):
+        if each.exists() and not force:
+            raise OutputError(f"{each} exists: add --force to overwrite it")
 
 
 def check_folder(folder: Path, *, force: bool, unfinished: bool = False) -> bool:
@@ -82,8 +122,13 @@ def pieces_of(path: Path) -> Iterator[bytes]:
 def gzip_size(path: Path, threads: int = 1) -> int:
     """What gzip makes of a file, in bytes, at level 9; of a large one at 6, as servers do it.
 
-    A large one is taken in parts, by ``threads`` at once: that adds a few bytes in a million.
+    What the file keeps beside itself counts, zipped on its own. A large one is taken in parts, by
+    ``threads`` at once: that adds a few bytes in a million.
     """
+    return sum(_gzip_size(each, threads) for each in parts_of(path))
+
+
+def _gzip_size(path: Path, threads: int) -> int:
     if path.stat().st_size < 4 * _PIECE:
         coder = zlib.compressobj(9, zlib.DEFLATED, 31)
         return sum(len(coder.compress(piece)) for piece in pieces_of(path)) + len(coder.flush())
@@ -132,7 +177,10 @@ def parsed(text: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest(*paths: Path) -> str:
+    """SHA-256 of files' bytes, one after another, in hexadecimal."""
+    total = hashlib.sha256()
+    for path in paths:
+        for piece in pieces_of(path):
+            total.update(piece)
+    return total.hexdigest()

@@ -65,7 +65,8 @@ def _imported(
     from compressor import graphs
 
     found = graphs.read(path, kind, shape, trust_pickle=trust_pickle, example=example)
-    return Network(found.module, found.example, path.stem, kind, files.digest(path))
+    source = files.digest(path, *found.beside)
+    return Network(found.module, found.example, path.stem, kind, source)
 
 
 def _content(path: Path, kind: str | None, trust_pickle: bool) -> checkpoint.State | nn.Module:

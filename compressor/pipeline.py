@@ -25,7 +25,7 @@ from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
 from compressor.examples import Example, inputs_of, one_image, random
 from compressor.export import graph, onnx, optional, verify
-from compressor.files import gzip_size
+from compressor.files import DATA, beside, gzip_size, size_of
 from compressor.layers import bake, compressible_layers, restore
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
@@ -51,6 +51,8 @@ from compressor.workspace import Json, Workspace
 
 # What the outputs are called until they are published, whatever the network is called.
 DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
+NAMED = "named.onnx"
+"""An ONNX file with its weights beside it, once their name in the folder is known."""
 RIGHT = "dense.right"
 """The dense network's score of each test image: of a classification a byte, right or wrong."""
 
@@ -142,7 +144,7 @@ class Run:
         pages = rendered(report)
         for name, content in pages.items():
             self.workspace.write(name, content)
-        outputs = {DCZ: self._name("dcz"), ONNX: self._name("onnx"), RECIPE: RECIPE}
+        outputs = {DCZ: self._name("dcz"), **self._onnx_files(), RECIPE: RECIPE}
         outputs |= {_kept(end): self._name(end) for end in self._optional().values()}
         self.workspace.publish(outputs | {name: name for name in pages}, report)
         return report
@@ -241,12 +243,13 @@ class Run:
 
     def _dense(self) -> Json:
         plain = plain_state(self.network.module)
-        self.workspace.write_chunks("dense.onnx", onnx.pieces(self._trace(), plain, {}))
+        path = self.workspace.path("dense.onnx")
+        onnx.write(path, self._trace(), plain, {})
         size, accuracy = measure(self.network, self.macs), self._accuracy()
         if self.right is not None:
             self.workspace.write(RIGHT, self.right.tobytes())
         return {
-            "bytes": self.workspace.path("dense.onnx").stat().st_size,
+            "bytes": size_of(path),
             "bits_per_weight": 32.0,
             **size.row(),
             "accuracy": accuracy,
@@ -280,23 +283,26 @@ class Run:
 
     def _export(self) -> Json:
         settings = self.recipe.export
-        # Not published yet, and written again where it proves wrong.
-        self.workspace.write_chunks(ONNX, self._pieces())
         path = self.workspace.path(ONNX)
+        decoded = artifact.decode(self.workspace.read(DCZ))
+        skeleton = decoded.graph or self.workspace.read("graph.onnx")
+        # Not published yet, and written again where it proves wrong.
+        onnx.write(path, skeleton, decoded.tensors(), decoded.metadata)
         inputs, kind = self._real_inputs(self._samples())
         expected = verify.outputs(self.network.module, inputs)
         with self._lent():
             found = verify.compare_outputs(path, inputs, expected)
-            zipped = gzip_size(path, self.recipe.threads or 1)
+            kept = [self.workspace.path(name) for name in self._onnx_files()]
+            zipped = sum(gzip_size(each, self.recipe.threads or 1) for each in kept)
         difference = verify.within(found, settings.tolerance)
         self.network.module.to(self.context.device)
         asked: Json = {}
         for name, content, row in self._further(inputs):
-            if name in self._optional():
+            if name in self._optional() and isinstance(content, bytes):
                 self.workspace.write(_kept(self._optional()[name]), content)
             asked[name] = row
         return {
-            "bytes": path.stat().st_size,
+            "bytes": sum(each.stat().st_size for each in kept),
             "gzip_bytes": zipped,
             "opset": settings.opset,
             "compared_on": f"{difference.samples} {kind} inputs",
@@ -304,17 +310,24 @@ class Run:
             **asked,
         }
 
-    def _pieces(self) -> Iterator[bytes | memoryview]:
-        """The ONNX file, of what the artifact decodes to."""
-        decoded = artifact.decode(self.workspace.read(DCZ))
-        skeleton = decoded.graph or self.workspace.read("graph.onnx")
-        return onnx.pieces(skeleton, decoded.tensors(), decoded.metadata)
+    def _onnx_files(self) -> dict[str, str]:
+        """What the ONNX file is kept as -> its name; of a large one, its weights' beside it."""
+        name = self._name("onnx")
+        if not self._is_large():
+            return {ONNX: name}
+        self.workspace.write(NAMED, onnx.renamed(self.workspace.read(ONNX), name))
+        return {ONNX + DATA: name + DATA, NAMED: name}
 
-    def _further(self, inputs: Example) -> Iterator[tuple[str, bytes, Json]]:
+    def _is_large(self) -> bool:
+        """Whether the ONNX file has its weights beside it."""
+        return beside(self.workspace.path(ONNX)).exists()
+
+    def _further(self, inputs: Example) -> Iterator[tuple[str, bytes | Path, Json]]:
         """The outputs that the recipe asks for besides."""
         if not self.recipe.export.emit:
             return iter(())
-        model, one = self.workspace.read(ONNX), inputs_of(inputs)[0].numpy()
+        path, one = self.workspace.path(ONNX), inputs_of(inputs)[0].numpy()
+        model = path if self._is_large() else path.read_bytes()
         return optional.outputs(
             model, one, self.recipe.export, self.context, self.recipe.threads or 1
         )
@@ -348,6 +361,7 @@ class Run:
             files={
                 "artifact": self._name("dcz"),
                 "onnx": self._name("onnx"),
+                **({"onnx_data": self._name(f"onnx{DATA}")} if self._is_large() else {}),
                 **{name: self._name(end) for name, end in self._optional().items()},
             },
             times=times,

@@ -8,6 +8,7 @@ from compressor.channels import preview
 from compressor.determinism import find_device
 from compressor.errors import DataError, StageError, UsageError
 from compressor.examples import one_image
+from compressor.export import onnx, optional
 from compressor.layers import compressible_layers, trained_weight
 from compressor.network import Network
 from compressor.pruning.goals import goal_of, magnitude_masks
@@ -23,9 +24,9 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
     """A row per layer: weights, threshold, sparsity before retraining, bits. Changes nothing.
 
     Raises :class:`CompressorError` for a device that is not there, images of another shape than
-    the network's, data with more classes than it has outputs, INT8 without data, a rule that fits
-    no layer, a layer that would vanish, layers that are tied or parametrized by their owner, or
-    slimming without a batch norm.
+    the network's, data with more classes than it has outputs, INT8 without data, files that are too
+    small for the network, a rule that fits no layer, a layer that would vanish, layers that are
+    tied or parametrized by their owner, or slimming without a batch norm.
     """
     find_device(recipe.device)
     budget = recipe.calibrate is not None and recipe.calibrate.max_drop is not None
@@ -39,6 +40,8 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
             "export.emit int8 needs images to calibrate with: give --data, or leave int8 out "
             "(--emit)"
         )
+    if is_large(network):
+        optional.check_small(recipe.export)
     criterion = None if recipe.channels is None else recipe.channels.criterion
     if criterion in ("taylor", "obs") and data is None:
         raise UsageError(f"channels.criterion {criterion} needs data: give --data (--criterion)")
@@ -54,6 +57,11 @@ def check(network: Network, recipe: Recipe, data: Data | None) -> list[Row]:
         _check_images(network, data)
         check_fit(network.module, one_image(network.example), data)
     return _plan(network, recipe)
+
+
+def is_large(network: Network) -> bool:
+    """Whether its weights are more than one ONNX file can hold."""
+    return not onnx.fits(sum(value.nbytes for value in network.module.state_dict().values()))
 
 
 def _check_task(recipe: Recipe, data: Data | None) -> None:

@@ -66,13 +66,24 @@ def running(where: str | Path, what: str, failure: type[CompressorError]) -> Ite
 def own_traceback(error: BaseException) -> str:
     """The traceback from the first line of the user's on; "" where none of it is theirs."""
     told = traceback.TracebackException.from_exception(error, compact=True)
-    ours = (str(Path(__file__).resolve().parent.parent), str(Path(contextlib.__file__).parent))
-    own = [not (f.filename.startswith("<frozen") or _below(f.filename, ours)) for f in told.stack]
+    own = [_is_own(frame) for frame in told.stack]
     if not any(own):
         return "".join(told.format_exception_only()) if isinstance(error, SyntaxError) else ""
     told.stack = traceback.StackSummary.from_list(told.stack[own.index(True) :])
     told.__cause__ = told.__context__ = None
     return "".join(told.format()).rstrip("\n")
+
+
+def own_line(error: BaseException) -> str:
+    """The last line of the user's that led to an error, and where it is; "" where none did."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame)]
+    return f"at {Path(own[-1].filename).name}:{own[-1].lineno} ({own[-1].line})" if own else ""
+
+
+def _is_own(frame: traceback.FrameSummary) -> bool:
+    ours = (str(Path(__file__).resolve().parent.parent), str(Path(contextlib.__file__).parent))
+    made = ("<frozen", "<eval_with_key>")  # by Python, and by torch.fx
+    return not (frame.filename.startswith(made) or _below(frame.filename, ours))
 
 
 def _below(filename: str, folders: tuple[str, ...]) -> bool:

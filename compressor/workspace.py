@@ -20,7 +20,7 @@ when it was opened, and write nothing.
 import glob
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from torch import Tensor
 from compressor import distributed
 from compressor.errors import OutputError
 from compressor.files import (
+    DATA,
     REPORT,
     check_folder,
     explained,
@@ -38,6 +39,7 @@ from compressor.files import (
     pieces_of,
     read_json,
     write_chunks,
+    write_together,
 )
 from compressor.tensors import chunks
 
@@ -67,7 +69,8 @@ class Workspace:
         return report
 
     def _content(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.stages.iterdir()}
+        held = [path for path in self.stages.iterdir() if path.suffix != DATA]  # the first's alone
+        return {path.name: path.read_bytes() for path in held}
 
     def _open(self, *, resume: bool, force: bool) -> Json | None:
         used = self.check(resume=resume, force=force)
@@ -154,11 +157,6 @@ class Workspace:
         if distributed.is_first():
             write_chunks(self.stages / name, (content,))
 
-    def write_chunks(self, name: str, content: Iterable[bytes | memoryview]) -> None:
-        """:meth:`write` piece by piece."""
-        if distributed.is_first():
-            write_chunks(self.stages / name, content)
-
     def path(self, name: str) -> Path:
         """Where the first rank keeps what :meth:`write` is given."""
         return self.stages / name
@@ -175,8 +173,9 @@ class Workspace:
 
     def publish(self, outputs: Mapping[str, str], report: Json) -> None:
         """Put the outputs (kept name -> final name) in place, the report last; clear up."""
-        for kept, name in outputs.items():
-            write_chunks(self.folder / name, pieces_of(self.stages / kept))
+        write_together(
+            {self.folder / name: pieces_of(self.stages / kept) for kept, name in outputs.items()}
+        )
         for name in (*outputs.values(), REPORT):
             for part in self.folder.glob(f".{glob.escape(name)}.*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed while it published

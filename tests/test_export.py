@@ -393,19 +393,50 @@ class Unknown(nn.Module):
         return vectors
 
 
+class Counted(nn.Module):
+    """A network that knows its batch only as a plain number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 2, 2), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.conv(x).reshape(len(x), -1))
+        return logits
+
+
+class Looping(Counted):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.fc(self.conv(each).flatten()) for each in x])
+
+
+class Fixed(Counted):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).flatten(1)) + torch.zeros(2, 3)  # type: ignore[no-any-return]
+
+
+def test_a_batch_that_is_counted_stays_free(capfd: pytest.CaptureFixture[str]) -> None:
+    module = Counted().eval()
+    model = build(trace(module, torch.zeros(1, 1, 3, 3), 18), plain_state(module), {})
+    assert check(model, module, torch.randn(5, 1, 3, 3), 1e-6).samples == 5
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (Looping, r"traced: its forward fixes the batch, by a loop over it, .* by x\.shape\[0\]"),
+        (Fixed, r"traced: its forward fixes the batch, at test_export\.py:\d+ \(return self"),
         (Branching, r"traced: its forward depends on .* at test_export.py:\d+ \(logits: Tensor = "),
         (Unknown, "exported to ONNX: .*_linalg_eigh"),
     ],
 )
 def test_what_onnx_cannot_say_is_refused_with_the_reason(
-    make: Callable[[], nn.Module], reason: str, capfd: pytest.CaptureFixture[str]
+    make: type[nn.Module], reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """On one line, and nothing of what the exporter prints for its developers."""
     with pytest.raises(ExportError, match=f"cannot be {reason}") as caught:
-        trace(make(), torch.zeros(1, 3), 18)
+        trace(make(), torch.zeros(1, *(1, 3, 3) if issubclass(make, Counted) else (3,)), 18)
     assert "\x1b" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")

@@ -19,6 +19,7 @@ import compressor
 from compressor import api, artifact, graphs, loading
 from compressor.errors import ArtifactError, LoadError
 from compressor.examples import inputs_of, outputs_of
+from compressor.graphs import onnx_file
 from compressor.graphs.exported import check_safe
 from compressor.graphs.onnx_shapes import with_batch
 from compressor.layers import compressible_layers
@@ -363,6 +364,52 @@ def network(**changes: Any) -> onnx.ModelProto:
 
 def node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs, outputs, f"the-{kind}", **attributes)
+
+
+def beside(model: onnx.ModelProto, path: Path) -> Path:
+    """Saved with every weight in a file beside it, weights.bin."""
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def test_weights_beside_a_file_are_its_own(tmp_path: Path) -> None:
+    """They are read, and they are told apart: a run is not continued with others."""
+    whole = saved("script-free", "convolutions", tmp_path)
+    apart = beside(onnx.load(whole), tmp_path / "apart.onnx")
+    assert apart.stat().st_size < whole.stat().st_size / 2
+    shape = tuple(NETWORKS["convolutions"][1].shape[1:])
+    expected, found = (loading.load(path, input_shape=shape) for path in (whole, apart))
+    want, have = (each.module.state_dict() for each in (expected, found))
+    assert list(want) == list(have)
+    assert all(torch.equal(value, have[name]) for name, value in want.items())
+    weights = bytearray((tmp_path / "weights.bin").read_bytes())
+    weights[0] ^= 1  # the last bit of a number
+    (tmp_path / "weights.bin").write_bytes(weights)
+    assert loading.load(apart, input_shape=shape).source != found.source
+
+
+def test_functions_are_put_in_line_before_large_weights_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That makes bytes of the whole model, which cannot be more than 2 GB."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "fc.weight", "fc.bias"], ["h"], "fc", transB=1),
+        node("Positive", ["h"], ["y"], domain="mine"),
+    ]
+    model = network(nodes=nodes)
+    inner, opset = [node("Relu", ["a"], ["b"])], [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("mine", "Positive", ["a"], ["b"], inner, opset))
+    real, seen = onnx_file.inliner.inline_local_functions, []
+
+    def inline(given: onnx.ModelProto) -> onnx.ModelProto:
+        seen.append(sum(len(item.raw_data) for item in given.graph.initializer))
+        return real(given)
+
+    monkeypatch.setattr(onnx_file.inliner, "inline_local_functions", inline)
+    module = loading.load(beside(model, tmp_path / "net.onnx")).module
+    assert seen == [0]
+    x = torch.tensor([[1.0, 2, 3, 4], [-1, -2, -3, -4]])
+    assert module(x).tolist() == [[11.0] * 3, [0.0] * 3]
 
 
 def outside() -> onnx.ModelProto:

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from compressor import artifact, loading, pipeline, storage, unpacking, user_code
-from compressor import workspace as workspaces
 from compressor.errors import ExportError, LoadError, OutputError, StageError
 from compressor.export import graph
 from compressor.progress import Progress
@@ -160,14 +159,14 @@ def test_a_run_killed_before_any_write_resumes_to_the_same_bytes(
     job: Job, tmp_path: Path, quick_latency: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a killed process leaves is the folder as it was at that moment."""
-    whole, real, left = tmp_path / "whole", workspaces.write_chunks, []
+    whole, real, left = tmp_path / "whole", Path.replace, []
 
-    def write(path: Path, content: Any) -> None:
+    def replace(part: Path, path: Path) -> Path:
         left.append(shutil.copytree(whole, tmp_path / f"killed-{len(left)}"))
-        real(path, content)
+        return real(part, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(workspaces, "write_chunks", write)
+        patch.setattr(Path, "replace", replace)
         job(whole).execute()
     expected = outputs(whole)
     for folder in left:

@@ -185,16 +185,12 @@ def load_checkpoint(subject: Subject) -> Any:
 
 
 def _artifact_shape(artifact: Any) -> tuple[int, ...]:
-    """What the graph of an artifact declares as its one input that is not a tensor of weights."""
-    import onnx
+    from compressor import unpacking
 
-    if artifact.graph is not None:
-        graph = onnx.ModelProto.FromString(artifact.graph).graph
-        free = [item for item in graph.input if item.name not in artifact.names]
-        sizes = [dim.dim_value for dim in free[0].type.tensor_type.shape.dim][1:]
-        if len(free) == 1 and all(sizes):
-            return tuple(sizes)
-    raise LoadError("the artifact does not tell its input's size: add --input-shape 1,C,H,W")
+    shape = None if artifact.graph is None else unpacking.input_shape(artifact)
+    if shape is None:
+        raise LoadError("the artifact does not tell its input's size: add --input-shape 1,C,H,W")
+    return shape
 
 
 class TorchRuntime(Runtime):

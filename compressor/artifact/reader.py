@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from compressor.artifact.layout import Preamble, TensorRecord, inflate, parse_preamble
 from compressor.artifact.segments import in_threads
-from compressor.artifact.types import Entry, Limits, Mode, Shared
+from compressor.artifact.types import DTYPES, Entry, Limits, Mode, Shared
 from compressor.artifact.unpacking import describe, unpack_shared, unpack_tensor
 from compressor.coding.checksums import joined
 from compressor.errors import ArtifactError
@@ -92,6 +92,12 @@ class Artifact:
     def size(self) -> int:
         """Bytes of the file."""
         return len(self._data)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of all tensors, dense."""
+        records = self._preamble.tensors
+        return sum(record.elements * DTYPES[record.dtype].itemsize for record in records)
 
     @property
     def overhead(self) -> int:

@@ -1,34 +1,61 @@
 """A graph skeleton and decoded tensors -> the dense ONNX file. One deterministic function.
 
 A run's own ONNX file and that of ``compress decompress X.dcz -o Y.onnx`` both come from
-:func:`build`, from the same stored bytes, so they cannot differ.
+:func:`contents`, from the same stored bytes, so they cannot differ.
+
+One protobuf message holds less than 2 GiB. Where weights take more, ``NAME.onnx`` keeps them beside
+itself, in ``NAME.onnx.data``, as ONNX's external data: each tensor's bytes, little-endian, at a
+multiple of 4096 (https://onnx.ai/onnx/repo-docs/ExternalData.html).
 """
 
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto
 
 from compressor.errors import ArtifactError, ExportError
+from compressor.files import DATA, Chunks, write_together
 
 Array = NDArray[Any]
-MAX_BYTES = (1 << 31) - 1  # protobuf's own limit on one message
+MAX_BYTES = (1 << 31) - (1 << 20)
+"""Of graph and weights in one file. Protobuf's own limit on one message is 2^31 - 1."""
+_ALIGNED, _SMALL = 4096, 1024
+"""Where tensors lie in the file beside: pages that can be mapped. Smaller ones stay in the graph,
+where whoever reads it looks for constants."""
+
+
+def fits(size: int) -> bool:
+    """Whether one file holds so many bytes of graph and weights."""
+    return size <= MAX_BYTES
 
 
 def build(graph: bytes, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """The ONNX file as bytes; see :func:`pieces`."""
-    return b"".join(pieces(graph, tensors, metadata))
+    """The ONNX file as bytes; see :func:`contents`. Raises :class:`ExportError` over 2 GB."""
+    found = contents("network.onnx", graph, tensors, metadata)
+    if len(found) > 1:
+        raise ExportError("the network is over 2 GB, more than one ONNX file can hold")
+    return b"".join(found["network.onnx"])
 
 
-def pieces(
-    graph: bytes, tensors: Mapping[str, Array], metadata: Mapping[str, str]
-) -> Iterator[bytes | memoryview]:
-    """The ONNX file, piece by piece, so that a large one need not lie in memory.
+def write(
+    path: Path, graph: bytes, tensors: Mapping[str, Array], metadata: Mapping[str, str]
+) -> None:
+    """Write the ONNX file, whole or not at all, and its weights beside it where it has to be so."""
+    found = contents(path.name, graph, tensors, metadata)
+    write_together({path.with_name(name): pieces for name, pieces in found.items()})
+
+
+def contents(
+    name: str, graph: bytes, tensors: Mapping[str, Array], metadata: Mapping[str, str]
+) -> dict[str, Chunks]:
+    """The ONNX file ``name``, piece by piece, so that a large one need not lie in memory; before
+    it, where one file cannot hold all, that of its weights.
 
     The rules, in order:
 
@@ -37,9 +64,9 @@ def pieces(
        folded into its weight and bias, in float64.
     3. Nodes get names from their operator and position; ``metadata`` goes to ``metadata_props``.
     4. The result passes the ONNX checker.
+    5. Weights over 2 GB go to a file of their own.
 
-    Raises :class:`ArtifactError` where graph and tensors do not belong together, and
-    :class:`ExportError` above 2 GB.
+    Raises :class:`ArtifactError` where graph and tensors do not belong together.
     """
     try:
         model = onnx.ModelProto.FromString(graph)
@@ -47,13 +74,55 @@ def pieces(
         raise ArtifactError(f"the graph section is not an ONNX graph: {error}") from None
     weights = _fill(model.graph, tensors)
     _fold_batch_norms(model.graph, weights)
-    if sum(array.nbytes for array in weights.values()) > MAX_BYTES - len(graph) - (1 << 20):
-        raise ExportError("the network is over 2 GB, more than one ONNX file can hold")
     for position, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{position}"
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     _check(model, weights)
-    yield from _written(model, weights)
+    if fits(len(graph) + sum(array.nbytes for array in weights.values())):
+        return {name: _written(model, weights)}
+    outside = {key: array for key, array in weights.items() if array.nbytes >= _SMALL}
+    inside = {key: array for key, array in weights.items() if key not in outside}
+    _refer(model.graph, outside, name + DATA)
+    return {name + DATA: _laid_out(outside), name: _written(model, inside)}
+
+
+def _refer(graph: onnx.GraphProto, weights: Mapping[str, Array], location: str) -> None:
+    """Rule 5: initializers that say where in ``location`` they lie."""
+    for name, start in _starts(weights):
+        item = _head(name, weights[name])
+        item.data_location = TensorProto.EXTERNAL
+        length = weights[name].nbytes
+        for key, value in (("location", location), ("offset", start), ("length", length)):
+            item.external_data.add(key=key, value=str(value))
+        graph.initializer.append(item)
+
+
+def _laid_out(weights: Mapping[str, Array]) -> Chunks:
+    end = 0
+    for name, start in _starts(weights):
+        yield bytes(start - end)
+        yield _values(weights[name])
+        end = start + weights[name].nbytes
+
+
+def _starts(weights: Mapping[str, Array]) -> Iterator[tuple[str, int]]:
+    """Where each tensor begins in the file beside."""
+    end = 0
+    for name, array in weights.items():
+        start = end + -end % _ALIGNED
+        yield name, start
+        end = start + array.nbytes
+
+
+def renamed(model: bytes, name: str) -> bytes:
+    """An ONNX file whose weights lie beside it as it is under another name."""
+    found = onnx.ModelProto.FromString(model)
+    for item in found.graph.initializer:
+        for entry in item.external_data:
+            if entry.key == "location":
+                entry.value = name + DATA
+    content: bytes = found.SerializeToString(deterministic=True)
+    return content
 
 
 def _check(model: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
@@ -98,7 +167,7 @@ def _written(model: onnx.ModelProto, weights: Mapping[str, Array]) -> Iterator[b
     after.metadata_props.extend(around.metadata_props)
     parts: list[bytes | memoryview] = [head.SerializeToString(deterministic=True)]
     for name, array in weights.items():
-        parts += _tensor(name, np.ascontiguousarray(array))
+        parts += _tensor(name, array)
     parts.append(tail.SerializeToString(deterministic=True))
     yield before.SerializeToString(deterministic=True)
     yield _tag(_GRAPH) + _varint(sum(map(len, parts)))
@@ -112,18 +181,24 @@ _GRAPH, _INITIALIZER, _NAME, _RAW = 7, 5, 8, 9
 
 def _tensor(name: str, array: Array) -> list[bytes | memoryview]:
     """One initializer of a graph, its values last."""
-    head = numpy_helper.from_array(array[:0].reshape(-1) if array.ndim else array.reshape(1)[:0])
-    del head.dims[:]
-    head.dims.extend(array.shape)
-    head.ClearField("raw_data")
-    head.name = name
-    lead = head.SerializeToString(deterministic=True)
-    values = memoryview(array.reshape(-1).view(np.uint8).data)
-    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
-        values = memoryview(array.byteswap().reshape(-1).view(np.uint8).data)
+    lead, values = _head(name, array).SerializeToString(deterministic=True), _values(array)
     raw = _tag(_RAW) + _varint(len(values))
     size = len(lead) + len(raw) + len(values)
     return [_tag(_INITIALIZER) + _varint(size) + lead + raw, values]
+
+
+def _head(name: str, array: Array) -> TensorProto:
+    """A tensor's name, type and shape."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    return TensorProto(name=name, data_type=kind, dims=array.shape)
+
+
+def _values(array: Array) -> memoryview:
+    """A tensor's bytes, little-endian."""
+    order = array.dtype.byteorder
+    if order == ">" or (order == "=" and sys.byteorder == "big"):
+        array = array.byteswap()
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _tag(field: int) -> bytes:

@@ -6,6 +6,7 @@ Every one is made from the dense ONNX file, and compared with it on the same inp
 import gzip
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from compressor.errors import UsageError
 from compressor.export import fp16, int8, ort, verify
 from compressor.export.graph import INPUT
+from compressor.files import gzip_size, size_of
 from compressor.network import Context
 from compressor.quantization.inputs import drawn
 from compressor.settings import Export
@@ -37,21 +39,35 @@ def wanted(settings: Export) -> dict[str, str]:
     return {name: SUFFIXES[name] for name in settings.emit if name in SUFFIXES}
 
 
+def check_small(settings: Export) -> None:
+    """Of a network over 2 GB there is an ONNX file alone: raise :class:`UsageError` for others."""
+    if names := ", ".join(name for name in settings.emit if name in SUFFIXES):
+        raise UsageError(
+            f"export.emit {names}: the network is over 2 GB, more than such a file can hold: leave "
+            "it out (--emit)"
+        )
+
+
 def outputs(
-    model: bytes, inputs: NDArray[Any], settings: Export, context: Context, threads: int = 1
-) -> Iterator[tuple[str, bytes, Json]]:
+    model: bytes | Path, inputs: NDArray[Any], settings: Export, context: Context, threads: int = 1
+) -> Iterator[tuple[str, bytes | Path, Json]]:
     """(name, file, what to report of it) of each that is asked for, ``onnx`` being ``model``.
+
+    A network over 2 GB is a path, and the others are not made of it.
 
     ``inputs`` (N, ...) float32 are what ``model`` was verified on. Without data there is no
     accuracy (None). Where an output is not finite there is no difference (None). Raises
     :class:`ExportError` where ONNX Runtime cannot make or run a file.
     """
-    makers: dict[str, Callable[[], tuple[bytes, Json]]] = {
-        "onnx": lambda: (model, {}),
-        "ort": lambda: (ort.convert(model), {}),
-        "int8": lambda: _int8(model, settings, context),
-        "fp16": lambda: (fp16.convert(model), {}),
-    }
+    makers: dict[str, Callable[[], tuple[bytes | Path, Json]]] = {"onnx": lambda: (model, {})}
+    if isinstance(model, Path):
+        check_small(settings)
+    else:
+        makers |= {
+            "ort": lambda: (ort.convert(model), {}),
+            "int8": lambda: _int8(model, settings, context),
+            "fp16": lambda: (fp16.convert(model), {}),
+        }
     expected = verify.run(verify.session(model), INPUT, inputs) if settings.emit else None
     for name in settings.emit:
         content, more = makers[name]()
@@ -60,14 +76,19 @@ def outputs(
             name,
             content,
             {
-                "bytes": len(content),
-                "gzip_bytes": len(gzip.compress(content, 9, mtime=0)),
+                **_sizes(content, threads),
                 **_difference(expected, found),
                 "tolerance": TOLERANCES[name],
                 "accuracy": _accuracy(name, content, threads, context),
                 **more,
             },
         )
+
+
+def _sizes(content: bytes | Path, threads: int) -> Json:
+    if isinstance(content, Path):
+        return {"bytes": size_of(content), "gzip_bytes": gzip_size(content, threads)}
+    return {"bytes": len(content), "gzip_bytes": len(gzip.compress(content, 9, mtime=0))}
 
 
 def missed(export: Json) -> list[str]:
@@ -114,7 +135,7 @@ def _int8(model: bytes, settings: Export, context: Context) -> tuple[bytes, Json
     }
 
 
-def _accuracy(name: str, content: bytes, threads: int, context: Context) -> float | None:
+def _accuracy(name: str, content: bytes | Path, threads: int, context: Context) -> float | None:
     data = context.data
     if data is None or not len(data.test):
         return None

@@ -153,7 +153,7 @@ def _right(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
 
 
 def accuracy(
-    model: bytes,
+    model: bytes | Path,
     batches: Iterable[tuple[NDArray[np.float32], NDArray[Any]]],
     threads: int = 1,
     score: Score = _right,

@@ -10,7 +10,6 @@ knows no recurrent layer and no group norm, and makes tensors of sizes (``torch.
 which ``torch.export`` cannot follow with a free batch.
 """
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +26,13 @@ KINDS = (ONNX, EXPORTED, SCRIPTED)
 
 @dataclass(frozen=True)
 class Imported:
-    """A network that brought its graph: the module, one input, and which form it came in."""
+    """A network that brought its graph: the module, one input, which form it came in, and the files
+    beside its own that its weights lay in."""
 
     module: nn.Module
     example: Example
     kind: str
+    beside: tuple[Path, ...] = ()
 
 
 def state(path: Path, kind: str, *, trust_pickle: bool) -> dict[str, torch.Tensor]:
@@ -46,16 +47,6 @@ def state(path: Path, kind: str, *, trust_pickle: bool) -> dict[str, torch.Tenso
     if kind == EXPORTED:
         return dict(exported.program(path, trust_pickle=trust_pickle).state_dict)
     return dict(scripted.script(path).state_dict())
-
-
-def of_onnx(content: bytes, path: Path) -> nn.Module:
-    """The module of an ONNX file in memory, which came out of ``path``."""
-    from compressor.graphs import importing
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{path.stem}.onnx"
-        file.write_bytes(content)
-        return importing.read(file, None)[0]
 
 
 def read(
@@ -75,7 +66,8 @@ def read(
 
     given = example if example is not None or shape is None else torch.zeros(1, *shape)
     if kind == ONNX:
-        return Imported(*importing.read(path, given), kind)
+        module, example, beside = importing.read(path, given)
+        return Imported(module, example, kind, tuple(beside))
     if kind == EXPORTED:
         return Imported(*exported.read(path, given, trust_pickle=trust_pickle), kind)
     return Imported(*scripted.read(path, given), kind)

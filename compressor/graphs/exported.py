@@ -64,11 +64,11 @@ def rebuilt(
     """A module of layers for any batch, also where the program was recorded for one alone."""
     module = layered(program)
     try:
-        traced(module, example)
+        traced(module, example, source=False)
     except ExportError:  # sizes of one batch stand in it
         batch = _recorded_batch(program)
         try:
-            return layered(traced(Freed(module, batch), example))
+            return layered(traced(Freed(module, batch), example, source=False))
         except CompressorError as error:
             said = str(error).removeprefix("the network cannot be traced: ")
             raise LoadError(

@@ -26,13 +26,13 @@ _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 _INTEGERS = {6: torch.int32, 7: torch.int64, 9: torch.bool}
 
 
-def read(path: Path, given: Example | None) -> tuple[nn.Module, Example]:
-    """(module, one input of zeros, or of what is ``given``) of an ONNX file.
+def read(path: Path, given: Example | None) -> tuple[nn.Module, Example, list[Path]]:
+    """(module, one input of zeros or of what is ``given``, files of weights) of an ONNX file.
 
     Raises :class:`LoadError` where the file is damaged, has what is not read here, does not tell
     its input's size, or would compute something else as a module.
     """
-    model = onnx_file.read(path)
+    model, outside = onnx_file.read(path)
     weights = {item.name for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in weights]
     example, batch = _example(path, inputs, given)
@@ -42,12 +42,12 @@ def read(path: Path, given: Example | None) -> tuple[nn.Module, Example]:
     del model  # the module has its own weights; two copies would be one too many
     module = _recorded(path, network, example, names)
     confirm(path, module, example, batch, _HALF if half else TOLERANCE)
-    return module, example
+    return module, example, outside
 
 
 def _recorded(path: Path, network: nn.Module, example: Example, names: list[str]) -> nn.Module:
     try:
-        return layered(traced(network, example), names)
+        return layered(traced(network, example, source=False), names)
     except ExportError as error:
         said = str(error).removeprefix("the network cannot be traced: ")
         raise LoadError(

@@ -39,14 +39,18 @@ def parse(path: Path) -> onnx.ModelProto:
     raise LoadError(f"{path} does not say which version of the ONNX operators it uses")
 
 
-def read(path: Path) -> onnx.ModelProto:
-    """The whole network, its weights in memory, functions in line, its graph checked.
+def read(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
+    """The whole network, its weights in memory, functions in line, its graph checked; and the files
+    beside it that weights lay in.
 
-    Raises :class:`LoadError` for a file that is damaged, lacks its weights, has operators outside
-    the standard, runs in a circle, or is quantized already.
+    With those in memory it may be over 2 GB, more than protobuf writes. Raises :class:`LoadError`
+    for a file that is damaged, lacks its weights, has operators outside the standard, runs in a
+    circle, or is quantized already.
     """
     model = parse(path)
-    _check_external(path, model.graph)
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    outside = _external(path, model.graph)
     try:
         onnx.load_external_data_for_model(model, os.fspath(path.resolve().parent))
     except MemoryError:
@@ -54,11 +58,9 @@ def read(path: Path) -> onnx.ModelProto:
     except Exception as error:  # onnx's checks of the place raise errors of several kinds
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise LoadError(f"{path}: its weights cannot be read ({reason})") from None
-    if model.functions:
-        model = inliner.inline_local_functions(model)
     _check_nodes(path, model.graph)
     _check_order(path, model.graph)
-    return model
+    return model, outside
 
 
 def version(model: onnx.ModelProto) -> int:
@@ -75,8 +77,9 @@ def external_names(graph: onnx.GraphProto) -> list[str]:
     return list(found)
 
 
-def _check_external(path: Path, graph: onnx.GraphProto) -> None:
-    for name in external_names(graph):
+def _external(path: Path, graph: onnx.GraphProto) -> list[Path]:
+    found = external_names(graph)
+    for name in found:
         place = (path.parent / name).resolve()
         if not place.is_relative_to(path.resolve().parent):
             raise LoadError(f"{path} keeps weights outside its own folder, in {name[:100]!r}")
@@ -84,6 +87,7 @@ def _check_external(path: Path, graph: onnx.GraphProto) -> None:
             raise LoadError(
                 f"{path} keeps its weights in {name[:100]!r}, which is not beside it: copy both"
             )
+    return [path.parent / name for name in found]
 
 
 def _check_nodes(path: Path, graph: onnx.GraphProto) -> None:

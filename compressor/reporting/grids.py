@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from compressor.reporting import metric
 from compressor.reporting.intervals import wilson
 from compressor.reporting.plots import stages_of
-from compressor.reporting.tables import difference_of, trial_rows
+from compressor.reporting.tables import difference_of, onnx_files, trial_rows
 
 Json = dict[str, Any]
 DASH = "-"
@@ -85,9 +85,10 @@ def files(report: Json) -> Grid:
     named, made, fp32 = report["files"], report["stages"], report["network"]["fp32_bytes"]
     rows_of = {"artifact": made["encode"], "onnx": made["export"]}
     rows_of |= {key: made["export"][key] for key in named if key in made["export"]}
+    called = {**named, "onnx": onnx_files(named)}
     rows = [
         (
-            *(named[key], key, f"{row['bytes']:,}", f"{fp32 / row['bytes']:.1f}x"),
+            *(called[key], key, f"{row['bytes']:,}", f"{fp32 / row['bytes']:.1f}x"),
             DASH if row.get("accuracy") is None else f"{100 * row['accuracy']:.2f} %",
             difference_of(row) if "tolerance" in row else DASH,
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from compressor.export.graph import INPUT
 from compressor.export.verify import session
+from compressor.files import size_of
 from compressor.progress import Progress
 from compressor.reporting import resampling
 from compressor.settings import Channels
@@ -90,7 +91,7 @@ def latency(
 
 
 def _bytes(model: bytes | Path) -> int:
-    return len(model) if isinstance(model, bytes) else model.stat().st_size
+    return len(model) if isinstance(model, bytes) else size_of(model)
 
 
 def _drawn(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -146,7 +146,7 @@ def file_table(report: Json) -> Table:
     rows = (
         (files["artifact"], encode["bytes"], "to ship: weights and graph"),
         ("  weights only", encode["weights_only_bytes"], "without the graph"),
-        (files["onnx"], export["bytes"], "to run: dense, in any runtime"),
+        (onnx_files(files), export["bytes"], "to run: dense, in any runtime"),
         ("  gzipped", export["gzip_bytes"], "the same, as downloaded"),
     )
     for name, size, what in (*rows, *_optional_files(files, export)):
@@ -156,6 +156,11 @@ def file_table(report: Json) -> Table:
     ):
         table.add_row(name, "", "", what)
     return table
+
+
+def onnx_files(files: Json) -> str:
+    """The ONNX file's name; where its weights lie beside it, theirs as well."""
+    return " + ".join(files[key] for key in ("onnx", "onnx_data") if key in files)
 
 
 def _optional_files(files: Json, export: Json) -> Iterator[tuple[str, int, str]]:
