@@ -12,7 +12,8 @@ import pytest
 
 import compressor
 from compressor import artifact, files, unpacking
-from compressor.errors import ExportError, OutputError, UsageError
+from compressor.benchmarks.harness.runtimes import open_session
+from compressor.errors import ExportError, LoadError, OutputError, UsageError
 from compressor.export import onnx as dense
 from compressor.export.verify import session
 from compressor.recipe import Recipe
@@ -132,6 +133,11 @@ def test_export_writes_them_and_no_other_form(compress: Compress, made: Path, he
         "error: export.emit ort, fp16: the network is over 2 GB, more than such a file can hold: "
         "leave it out (--emit)\n"
     )
+
+
+def test_a_benchmark_says_that_it_takes_whole_files(made: Path) -> None:
+    with pytest.raises(LoadError, match="keeps its weights in a file beside it"):
+        open_session((made / "net.onnx").read_bytes(), 1)
 
 
 def test_other_forms_are_refused_before_a_run(compress: Compress, shelf: Path, here: Path) -> None:

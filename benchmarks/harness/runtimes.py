@@ -99,6 +99,11 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        if "external" in str(error).lower():
+            raise LoadError(
+                "it keeps its weights in a file beside it, as networks over 2 GB do: only whole "
+                "files are measured"
+            ) from None
         raise LoadError(f"ONNX Runtime cannot load it: {first_line(error)}") from None
 
 
