@@ -45,7 +45,7 @@ from compressor.targets.trials import accuracy
 from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints
 from compressor.training.data import Data, normalise
-from compressor.training.fit import scores
+from compressor.training.evaluation import scores
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
