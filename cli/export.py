@@ -73,4 +73,4 @@ def export(file: Path, **options: Any) -> None:
 
         tables().print(emitted_table(rows, file.stat().st_size))
     if lines := optional.missed(rows):
-        raise TargetMissed("; ".join(lines) + " (all files were written)")
+        raise TargetMissed("; ".join(lines) + " (everything else is there)")

@@ -250,7 +250,7 @@ def _run(model: Path, recipe: Recipe, targets: Targets | None, options: dict[str
     if first:
         _show(report, folder, options)
     if report["missed"]:
-        raise TargetMissed("; ".join(report["missed"]) + " (all files were written)")
+        raise TargetMissed("; ".join(report["missed"]) + " (everything else is there)")
 
 
 def _recipe(options: dict[str, Any]) -> tuple[Recipe, Targets | None]:

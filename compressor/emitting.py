@@ -47,14 +47,17 @@ def emit(
     inputs = _inputs(artifact, context, settings.samples)
     with runnable(artifact, f"{stem.name}.onnx") as model:
         made = list(optional.outputs(model, inputs, settings, context, threads))
+    for kind, content, row in made:
+        if content is None:
+            raise ExportError(f"{kind}: {row['why']}")
     with explained(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
     rows = {}
     for kind, content, row in made:
-        if isinstance(content, Path):
-            unpack(artifact, targets[kind])
-        else:
+        if isinstance(content, bytes):
             write_atomically(targets[kind], content)
+        else:
+            unpack(artifact, targets[kind])
         rows[kind] = {"file": " + ".join(each.name for each in parts_of(targets[kind])), **row}
     return rows
 

@@ -45,7 +45,7 @@ from compressor.targets.trials import accuracy
 from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints
 from compressor.training.data import Data, normalise
-from compressor.training.fit import scores
+from compressor.training.evaluation import scores
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
@@ -298,6 +298,9 @@ class Run:
         self.network.module.to(self.context.device)
         asked: Json = {}
         for name, content, row in self._further(inputs):
+            if content is None:
+                asked.setdefault(optional.NOT_MADE, {})[name] = row["why"]
+                continue
             if name in self._optional() and isinstance(content, bytes):
                 self.workspace.write(_kept(self._optional()[name]), content)
             asked[name] = row
@@ -322,7 +325,7 @@ class Run:
         """Whether the ONNX file has its weights beside it."""
         return beside(self.workspace.path(ONNX)).exists()
 
-    def _further(self, inputs: Example) -> Iterator[tuple[str, bytes | Path, Json]]:
+    def _further(self, inputs: Example) -> Iterator[tuple[str, bytes | Path | None, Json]]:
         """The outputs that the recipe asks for besides."""
         if not self.recipe.export.emit:
             return iter(())
@@ -425,7 +428,10 @@ class Run:
         return random(self.network.example, count, generator), "random"
 
     def _optional(self) -> dict[str, str]:
-        return optional.wanted(self.recipe.export)
+        """Further outputs, by what their names end in; without those that could not be made."""
+        gone = self.reports.get("export", {}).get(optional.NOT_MADE, {})
+        wanted = optional.wanted(self.recipe.export)
+        return {name: end for name, end in wanted.items() if name not in gone}
 
     def _name(self, suffix: str) -> str:
         return f"{self.network.name}.{suffix}"

@@ -14,7 +14,7 @@ from compressor.network import Network
 from compressor.pruning.goals import goal_of, magnitude_masks
 from compressor.recipe import Recipe
 from compressor.training.data import Data
-from compressor.training.fit import check_fit
+from compressor.training.evaluation import check_fit
 from compressor.training.slimming import scales
 
 Row = dict[str, Any]

@@ -39,6 +39,14 @@ def one_registry() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_latency() -> Iterator[None]:
+    """No more rounds of timing in a run than there must be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
+        yield
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one command did: exit code, stdout, stderr."""
@@ -65,12 +73,10 @@ def run_compress(*arguments: object) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-@pytest.fixture(scope="module")
-def compress() -> Iterator[Compress]:
-    """The command line, with no more rounds of timing than there must be."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
-        yield run_compress
+@pytest.fixture(scope="session")
+def compress() -> Compress:
+    """The command line."""
+    return run_compress
 
 
 def timed(**medians: float) -> dict[str, Any]:

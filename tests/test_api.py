@@ -20,7 +20,6 @@ from compressor.export.verify import session
 from compressor.files import PAGES
 from compressor.models import get
 from compressor.network import Network
-from compressor.reporting import latency
 from compressor.training import data as datasets
 from compressor.unpacking import onnx_bytes
 
@@ -34,13 +33,11 @@ RECIPE = Recipe(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    """One thread, and no more rounds of timing than there must be."""
+def one_thread_for_all() -> Iterator[None]:
+    """One thread for what the module's tests share, too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
-        yield
+    yield
     torch.set_num_threads(before)
 
 

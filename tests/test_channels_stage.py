@@ -398,7 +398,7 @@ def test_a_run_with_all_stages(tmp_path: Path) -> None:
 def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: Any) -> None:
     recipe = Recipe(
         arch="lenet5",
-        channels=Channels(0.5, round=4, rounds=2, recalibrate=0, retrain=QUICK),
+        channels=Channels(0.5, round=4, rounds=2, recalibrate=0, reconstruct=100, retrain=QUICK),
         share=Share(4, finetune=dataclasses.replace(QUICK, lr=1e-3)),
         threads=1,
     )

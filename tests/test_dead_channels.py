@@ -537,12 +537,23 @@ class Killed(BaseException):
     """Stands for a process that is gone."""
 
 
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run leaves that nothing has disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    run_of(checkpoint, folder).execute()
+    return written(folder)
+
+
 @pytest.mark.parametrize("at", ["remove_dead", "_encode", "_export", "_report"])
 def test_a_run_that_was_killed_resumes_to_the_same_bytes(
-    at: str, checkpoint: Path, tmp_path: Path, quick_latency: None, monkeypatch: pytest.MonkeyPatch
+    at: str,
+    checkpoint: Path,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    quick_latency: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run_of(checkpoint, tmp_path / "whole").execute()
-
     def stop(*_: object) -> None:
         raise Killed
 
@@ -551,7 +562,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(
         with pytest.raises(Killed):
             run_of(checkpoint, tmp_path / "out").execute()
     run_of(checkpoint, tmp_path / "out").execute(resume=True)
-    assert written(tmp_path / "out") == written(tmp_path / "whole")
+    assert written(tmp_path / "out") == whole
 
 
 ORDERED = dataclasses.replace(RECIPE, encode=Encode(width="fp32", order=True))

@@ -166,7 +166,8 @@ from compressor.errors import CompressorError, StageError
 from compressor.network import Context
 from compressor.settings import Training
 from compressor.training.data import Data, Split
-from compressor.training.fit import evaluate, fit
+from compressor.training.evaluation import evaluate
+from compressor.training.fit import fit
 from compressor.training.ranks import average_statistics, check_equal
 
 torch.set_num_threads(1)

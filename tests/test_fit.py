@@ -18,7 +18,8 @@ from compressor.progress import Progress, Step
 from compressor.settings import Training
 from compressor.training import fit as fit_module
 from compressor.training.data import Data, Split
-from compressor.training.fit import Epoch, check_fit, evaluate, fit
+from compressor.training.evaluation import check_fit, evaluate
+from compressor.training.fit import Epoch, fit
 
 State = dict[str, Tensor]
 
@@ -217,7 +218,7 @@ def test_the_last_epoch_is_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the best one: validation is made to look worse from epoch to epoch."""
     states: list[State] = []
 
-    def watch(module: nn.Module, *_: Any) -> float:
+    def watch(module: nn.Module, *_: Any, **__: Any) -> float:
         states.append(state_of(module))
         return 1 / len(states)
 

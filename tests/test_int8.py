@@ -472,3 +472,28 @@ def test_the_command_without_data_says_what_to_add(
     assert done.err.count("\n") == 1
     assert "give --data" in done.err
     assert list(here.iterdir()) == []
+
+
+def test_a_file_that_the_runtime_crashes_on_is_not_written_and_takes_nothing_with_it(
+    compress: Compress, shelf: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime opens each in a process of its own first; this one dies of the float16 file."""
+    half = "ten = sys.stdin.buffer.read(); import os; b'FLOAT16' in ten.upper() and os.abort()"
+    monkeypatch.setattr(verify, "_LOADS", f"import sys; {half}; {{!r}}")
+    monkeypatch.setattr(fp16, "convert", lambda model: b"float16")
+    settings = ("--quantize", "5bit", "--threads", 1, "-q", "-o", "out")
+    done = compress(shelf / "net.pt", *settings, "--emit", "ort,fp16")
+    version = onnxruntime.__version__
+    why = f"fp16: not written: ONNX Runtime {version} crashes as it loads it"
+    assert (done.code, done.err) == (3, f"error: {why} (everything else is there)\n")
+    assert {path.name for path in (here / "out").iterdir()} == {
+        *("net.dcz", "net.onnx", "net.ort", "report.json", "report.html", "report.md"),
+        "recipe.toml",
+    }
+    report = json.loads((here / "out" / "report.json").read_text())
+    assert report["missed"] == [why]
+    assert "fp16" not in report["files"] | report["stages"]["export"] | report["latency"]["ms"]
+    exported = compress("export", "out/net.dcz", "--emit", "ort,fp16", "-o", "made", "-q")
+    assert (exported.code, exported.err.count("\n")) == (1, 1)
+    assert "crashes as it loads it" in exported.err
+    assert not (here / "made").exists()

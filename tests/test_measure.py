@@ -23,6 +23,12 @@ from compressor.reporting.latency import latency
 from compressor.reporting.measure import Size, layer_macs, measure
 
 Array = NDArray[Any]
+MAX_ROUNDS = latency_module.MAX_ROUNDS
+
+
+@pytest.fixture(autouse=True)
+def as_many_rounds_as_users_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_module, "MAX_ROUNDS", MAX_ROUNDS)
 
 
 def network(module: nn.Module, *shape: int) -> Network:

@@ -19,7 +19,6 @@ from compressor.channels import Kept
 from compressor.errors import LoadError, StageError, UsageError
 from compressor.models import registry
 from compressor.recipe import Recipe
-from compressor.reporting import latency
 from compressor.settings import Channels, Prune
 from tests.conftest import Compress
 
@@ -44,9 +43,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("lenet5")
     torch.manual_seed(0)
     torch.save(registry.get("lenet5").build().state_dict(), folder / "net.pt")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
-        result = compressor.compress(folder / "net.pt", RECIPE, output=folder / "out")
+    result = compressor.compress(folder / "net.pt", RECIPE, output=folder / "out")
     return Job(folder / "net.pt", result, folder / "out")
 
 
@@ -95,11 +92,8 @@ def test_save_writes_the_module_as_it_is_now(job: Job, tmp_path: Path) -> None:
         compressor.save(job.result, tmp_path / "net.pt")
 
 
-def test_what_was_saved_is_compressed_further(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_saved_is_compressed_further(job: Job, tmp_path: Path) -> None:
     """The channels left are those of both cuts, counted in the whole network."""
-    monkeypatch.setattr(latency, "MAX_ROUNDS", latency.MIN_ROUNDS)
     path = tmp_path / "net.safetensors"
     compressor.save(job.result, path)
     recipe = Recipe(

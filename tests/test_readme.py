@@ -2,12 +2,16 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from compressor.cli import cli, main
 from compressor.recipe import Recipe, shipped_recipes
+from compressor.training import data_sources
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,6 +68,13 @@ def test_the_python_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    digits = data_sources.digits
+
+    def few(*shape: Any) -> data_sources.Source:
+        found = digits(*shape)
+        return replace(found, train=found.train.take(torch.arange(300)))
+
+    monkeypatch.setattr(data_sources, "digits", few)
     train = "train lenet5 --data digits --epochs 1 --threads 1 -q"
     with pytest.raises(SystemExit) as end:
         main(train.split())

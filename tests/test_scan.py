@@ -27,7 +27,8 @@ from compressor.settings import Training
 from compressor.tracing import traced
 from compressor.training import data as datasets
 from compressor.training.data import Data, Split
-from compressor.training.fit import evaluate, fit
+from compressor.training.evaluation import evaluate
+from compressor.training.fit import fit
 from compressor.training.layout import layout
 from tests import channel_networks
 from tests.conftest import Compress

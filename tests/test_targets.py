@@ -18,7 +18,7 @@ from compressor.scan.proposal import with_settings
 from compressor.settings import parse_size, parse_times
 from compressor.targets.search import TRAININGS
 from compressor.training import data as datasets
-from compressor.training.fit import evaluate
+from compressor.training.evaluation import evaluate
 from tests.conftest import Compress, run_compress
 
 PARAMETERS = 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10

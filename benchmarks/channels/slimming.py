@@ -38,7 +38,8 @@ from compressor.reporting.console import ConsoleProgress
 from compressor.reporting.measure import layer_macs
 from compressor.settings import Channels, Training
 from compressor.training.data import Data
-from compressor.training.fit import evaluate, fit
+from compressor.training.evaluation import evaluate
+from compressor.training.fit import fit
 from compressor.training.recalibration import recalibrate
 
 FRACTIONS = (0.5, 0.9)

@@ -17,7 +17,8 @@ from compressor.settings import Training
 from compressor.storage import plain_state
 from compressor.training import data as datasets
 from compressor.training.data import Data, Split
-from compressor.training.fit import evaluate, fit
+from compressor.training.evaluation import evaluate
+from compressor.training.fit import fit
 
 CHECKPOINTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 """Of akamaster/pytorch_resnet_cifar10. They were trained on all training images."""

@@ -17,7 +17,7 @@ from compressor.artifact import read
 from compressor.models import registry
 from compressor.training import data as datasets
 from compressor.training.data_arrays import Split
-from compressor.training.fit import evaluate
+from compressor.training.evaluation import evaluate
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

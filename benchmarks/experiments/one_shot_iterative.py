@@ -33,7 +33,8 @@ from compressor.recipe import Recipe
 from compressor.reporting.axes import Axis, percent
 from compressor.reporting.svg import Chart, file
 from compressor.settings import Prune
-from compressor.training.fit import evaluate, fit
+from compressor.training.evaluation import evaluate
+from compressor.training.fit import fit
 
 Json = dict[str, Any]
 SPARSITIES = (0.5, 0.75, 0.9)

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from compressor.benchmarks.harness.names import RUNTIMES
-from compressor.reporting.tables import percent, table_of, titled
+from compressor.reporting.console import table_of
+from compressor.reporting.tables import percent, titled
 
 Json = dict[str, Any]
 

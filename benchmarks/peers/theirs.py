@@ -18,7 +18,7 @@ from compressor.benchmarks.peers import int8
 from compressor.benchmarks.peers.rows import NO_DATA, Arrays, Made, Work
 from compressor.layers import compressible_layers
 from compressor.training.data import Split
-from compressor.training.fit import evaluate
+from compressor.training.evaluation import evaluate
 
 TORCH_PRUNING = f"Torch-Pruning {torch_pruning_environment.VERSION}"
 NNCODEC = f"NNCodec {NNCodec.version}"

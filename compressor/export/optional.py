@@ -25,6 +25,8 @@ from compressor.training.data import Data, batches
 Json = dict[str, Any]
 BATCH = 500
 SUFFIXES = {"ort": "ort", "int8": "int8.onnx", "fp16": "fp16.onnx"}
+NOT_MADE = "not_made"
+"""Where a report says which files there are not, and why."""
 TOLERANCES = {
     "onnx": 0.0,
     "ort": ort.TOLERANCE,
@@ -50,10 +52,11 @@ def check_small(settings: Export) -> None:
 
 def outputs(
     model: bytes | Path, inputs: NDArray[Any], settings: Export, context: Context, threads: int = 1
-) -> Iterator[tuple[str, bytes | Path, Json]]:
+) -> Iterator[tuple[str, bytes | Path | None, Json]]:
     """(name, file, what to report of it) of each that is asked for, ``onnx`` being ``model``.
 
-    A network over 2 GB is a path, and the others are not made of it.
+    A network over 2 GB is a path, and the others are not made of it. Of one that ONNX Runtime
+    crashes on there is no file (None), and ``why`` is all that there is to report.
 
     ``inputs`` (N, ...) float32 are what ``model`` was verified on. Without data there is no
     accuracy (None). Where an output is not finite there is no difference (None). Raises
@@ -71,6 +74,9 @@ def outputs(
     expected = verify.run(verify.session(model), INPUT, inputs) if settings.emit else None
     for name in settings.emit:
         content, more = makers[name]()
+        if isinstance(content, bytes) and content is not model and verify.crashes(content):
+            yield name, None, {"why": f"ONNX Runtime {verify.version()} crashes as it loads it"}
+            continue
         found = verify.run(verify.session(content), INPUT, inputs)
         yield (
             name,
@@ -92,8 +98,9 @@ def _sizes(content: bytes | Path, threads: int) -> Json:
 
 
 def missed(export: Json) -> list[str]:
-    """A line for each file whose outputs are farther from the ONNX file's than its tolerance."""
-    lines = []
+    """A line for each file that could not be made, or whose outputs are farther from the ONNX
+    file's than its tolerance."""
+    lines = [f"{name}: not written: {why}" for name, why in export.get(NOT_MADE, {}).items()]
     for name, tolerance in TOLERANCES.items():
         if name not in export:
             continue

@@ -1,6 +1,8 @@
 """Does the ONNX file compute what PyTorch computes? Run both on the same inputs and say."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,26 @@ def open_session(model: bytes | Path, options: Any) -> Any:
         return onnxruntime.InferenceSession(found, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         raise ExportError(f"ONNX Runtime cannot load the file: {first_line(error)}") from None
+
+
+def version() -> str:
+    """ONNX Runtime's."""
+    return str(onnxruntime.__version__)
+
+
+_LOADS = (
+    "import sys, onnxruntime as o; o.InferenceSession(sys.stdin.buffer.read(), providers=[{!r}])"
+)
+
+
+def crashes(model: bytes) -> bool:
+    """Whether ONNX Runtime takes a process down as it loads the file: tried in one of its own.
+
+    (Version 1.32.0 does, for one, with a float16 product behind a transpose.)
+    """
+    command = [sys.executable, "-c", _LOADS.format("CPUExecutionProvider")]
+    done = subprocess.run(command, input=model, capture_output=True)
+    return done.returncode < 0
 
 
 def run(runtime: Any, name: str, inputs: Any) -> Any:

@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 
 from compressor.progress import Progress, Step
 
@@ -17,6 +19,16 @@ def tables() -> Console:
     """Where tables go: stdout, as wide as the terminal; in a pipe wide enough for all columns."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def table_of(names: tuple[str, ...], figures: tuple[str, ...]) -> Table:
+    """An empty table in the one style of this tool: names to the left, figures to the right."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for heading in names:
+        table.add_column(heading, overflow="fold", min_width=max(len(heading), 8))
+    for heading in figures:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 class ConsoleProgress(Progress):

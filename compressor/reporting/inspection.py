@@ -5,7 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from compressor.artifact import Artifact
-from compressor.reporting.tables import table_of
+from compressor.reporting.console import table_of
 
 PARTS = ("values", "gaps", "tables", "codebook", "other")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from compressor.reporting.tables import table_of
+from compressor.reporting.console import table_of
 
 Row = dict[str, Any]
 

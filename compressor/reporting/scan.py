@@ -7,9 +7,10 @@ from rich.console import Console
 
 from compressor.reporting import axes, histograms, svg
 from compressor.reporting.axes import Axis
+from compressor.reporting.console import table_of
 from compressor.reporting.markup import Node
 from compressor.reporting.svg import Chart
-from compressor.reporting.tables import percent, table_of, titled
+from compressor.reporting.tables import percent, titled
 
 Json = dict[str, Any]
 AXES = {

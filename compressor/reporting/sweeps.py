@@ -10,8 +10,9 @@ from rich.table import Table
 from compressor.files import write_atomically
 from compressor.reporting import axes, svg
 from compressor.reporting.axes import Axis
+from compressor.reporting.console import table_of
 from compressor.reporting.svg import Chart
-from compressor.reporting.tables import percent, table_of
+from compressor.reporting.tables import percent
 
 Json = dict[str, Any]
 _TRAINING = ("channels", "prune", "share", "calibrate")

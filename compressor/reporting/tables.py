@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from compressor.files import PAGES
 from compressor.reporting import metric
+from compressor.reporting.channels import channel_notes, channel_table
+from compressor.reporting.console import table_of
 
 Json = dict[str, Any]
 STAGES = {
@@ -18,16 +19,6 @@ STAGES = {
 }
 EMITTED = {"onnx": "ONNX", "ort": ".ort", "int8": "INT8", "fp16": "fp16"}
 MAX_LAYERS = 24  # more than these are listed with -v only
-
-
-def table_of(names: tuple[str, ...], figures: tuple[str, ...]) -> Table:
-    """An empty table in the one style of this tool: names to the left, figures to the right."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for heading in names:
-        table.add_column(heading, overflow="fold", min_width=max(len(heading), 8))
-    for heading in figures:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
 
 
 def titled(title: str, body: RenderableType) -> Group:
@@ -57,8 +48,6 @@ def show(report: Json, folder: str, console: Console, *, verbose: bool = False) 
 
 
 def _show_channels(report: Json, console: Console, *, verbose: bool) -> None:
-    from compressor.reporting.channels import channel_notes, channel_table
-
     table = channel_table(report["stages"]["channels"])
     if verbose or table.row_count <= MAX_LAYERS:
         console.print(titled("channels", table))

@@ -23,7 +23,7 @@ from compressor.scan.allocation import Setting
 from compressor.scan.proposal import untrained, with_settings
 from compressor.storage import load_decoded
 from compressor.training.data import Data, Split
-from compressor.training.fit import scores
+from compressor.training.evaluation import scores
 from compressor.training.losses import frozen
 
 MOST_VALIDATION = 5000

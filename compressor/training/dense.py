@@ -16,7 +16,8 @@ from compressor.recipe import to_table
 from compressor.settings import FROM_NOTHING, DataSpec, Training
 from compressor.training import data as datasets
 from compressor.training.checkpoints import Checkpoints
-from compressor.training.fit import check_fit, evaluate, fit
+from compressor.training.evaluation import check_fit, evaluate
+from compressor.training.fit import fit
 from compressor.workspace import Workspace
 
 

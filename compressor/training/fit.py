@@ -1,4 +1,4 @@
-"""Fitting and evaluating a classifier on data that lies in memory."""
+"""Fitting a network to data that lies in memory."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +14,6 @@ from compressor.network import Context
 from compressor.progress import Step
 from compressor.settings import Training
 from compressor.tasks import in_float32
-from compressor.training.augment import WHOLE
 from compressor.training.checkpoints import (
     State,
     align_random,
@@ -22,7 +21,8 @@ from compressor.training.checkpoints import (
     random_state,
     set_random_state,
 )
-from compressor.training.data import Data, Split, batches, on_device
+from compressor.training.data import Data, batches, on_device
+from compressor.training.evaluation import evaluate
 from compressor.training.layout import layout
 from compressor.training.losses import loss_of
 from compressor.training.precision import autocast, scaler
@@ -191,9 +191,7 @@ class _Session:
             )
         average_statistics(self.module)
         check_equal(self.module, f"{self.title}: after epoch {number}")
-        accuracy = evaluate(
-            self.module, self.data, self.data.validation, _EVALUATED, distributed.share()
-        )
+        accuracy = evaluate(self.module, self.data, self.data.validation, share=distributed.share())
         self.history.append(Epoch(number, mean, accuracy, rate))
 
     def state(self) -> State:
@@ -223,72 +221,6 @@ class _Session:
         if take is not None:
             take(state["after_step"])
         set_random_state(state["random"], self.device)
-
-
-_EVALUATED = 500
-"""Images in a batch that is evaluated."""
-
-
-def evaluate(
-    module: nn.Module, data: Data, split: Split, batch_size: int = _EVALUATED, share: slice = WHOLE
-) -> float:
-    """The task's metric in evaluation mode, top-1 accuracy (0 to 1); NaN for an empty split.
-
-    With a ``share`` of each batch this rank's answers are counted together with the others'.
-    """
-    if len(split.y) == 0:
-        return math.nan
-    total = scores(module, data, split, batch_size, share).sum(dtype=torch.float64)
-    return float(total if share == WHOLE else distributed.total(total)) / len(split.y)
-
-
-def scores(
-    module: nn.Module, data: Data, split: Split, batch_size: int = _EVALUATED, share: slice = WHOLE
-) -> Tensor:
-    """The task's score of each sample, in evaluation mode: (N,), on the module's device.
-
-    Of a classification, whether each image is classified rightly, bool. With a ``share`` of each
-    batch, of this rank's images.
-    """
-    was_training = module.training
-    module.eval()
-    device = next(module.parameters()).device
-    dtype = torch.bool if data.task.labels else torch.float32
-    found = [torch.zeros(0, dtype=dtype, device=device)]
-    lie = None
-    with torch.no_grad():
-        for x, y in batches(split, data, batch_size=batch_size, device=device, share=share):
-            if len(y):
-                lie = lie or layout(module, x)
-                found.append(data.task.score(module(x.contiguous(memory_format=lie)), y))
-    module.train(was_training)
-    return torch.cat(found)
-
-
-def check_fit(module: nn.Module, example: Tensor, data: Data) -> None:
-    """Raise :class:`StageError` unless the network has one output per class of the data.
-
-    Of another task, loss and score are tried on two samples, and raise what they raise.
-    """
-    was_training = module.training
-    module.eval()
-    with torch.no_grad():
-        if not data.task.labels:
-            device = next(module.parameters()).device
-            x, y = next(iter(batches(data.train.take(torch.arange(2)), data, batch_size=2)))
-            output = module(x.to(device))
-            data.task.loss(output, y.to(device))
-            data.task.score(output, y.to(device))
-            module.train(was_training)
-            return
-        output = module(example)
-    module.train(was_training)
-    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] < data.classes:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise StageError(
-            f"the network gives {shape} for one image, but {data.name} has {data.classes} classes: "
-            "give the data set that it was trained on"
-        )
 
 
 def _schedule(step: float, steps: float, training: Training) -> float:
