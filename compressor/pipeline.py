@@ -7,15 +7,12 @@ Several ranks (``distributed``) take the stages that train together, from the sa
 is measured and written in between and afterwards is the first one's.
 """
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from compressor import __version__, artifact, distributed, preflight
@@ -23,9 +20,9 @@ from compressor.channels import Kept, remove_channels, remove_dead
 from compressor.closing import cut, encoded, ordered, skeleton_of
 from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
-from compressor.examples import Example, inputs_of, one_image, random
-from compressor.export import graph, onnx, optional, verify
-from compressor.files import DATA, beside, gzip_size, size_of
+from compressor.examples import one_image
+from compressor.export import onnx
+from compressor.files import size_of
 from compressor.layers import bake, compressible_layers, restore
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
@@ -35,32 +32,24 @@ from compressor.recipe import Recipe
 from compressor.reporting.accuracy import change
 from compressor.reporting.histograms import distributions
 from compressor.reporting.inspection import breakdown, contents, parts_by_layer
-from compressor.reporting.latency import latency
 from compressor.reporting.measure import layer_macs, measure
 from compressor.reporting.record import record
 from compressor.reporting.render import rendered
 from compressor.reporting.rows import layer_row
-from compressor.storage import load_decoded, plain_state, released, stored_tensors
+from compressor.runtime_files import DENSE, RuntimeFiles
+from compressor.storage import load_decoded, plain_state, stored_tensors
 from compressor.targets.trials import accuracy
 from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints
-from compressor.training.data import Data, normalise
+from compressor.training.data import Data
 from compressor.training.evaluation import scores
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
 # What the outputs are called until they are published, whatever the network is called.
-DCZ, ONNX, RECIPE = "output.dcz", "output.onnx", "recipe.toml"
-NAMED = "named.onnx"
-"""An ONNX file with its weights beside it, once their name in the folder is known."""
+DCZ, RECIPE = "output.dcz", "recipe.toml"
 RIGHT = "dense.right"
 """The dense network's score of each test image: of a classification a byte, right or wrong."""
-
-
-LARGE = 1 << 28
-"""Bytes of fp32 weights from which a network is not kept in memory beside its ONNX files."""
-WORK, LEAST = 100_000_000_000, 4
-"""Multiply-adds that outputs are compared by, and inputs that they are compared on at least."""
 
 
 class Run:
@@ -93,6 +82,11 @@ class Run:
         self.dense = {name: layer.weight.numel() for name, layer in layers.items()}
         # Four bytes for each parameter of the dense network: what every ratio is against.
         self.fp32_bytes = 4 * measure(network, self.macs).parameters
+        self.files = RuntimeFiles(
+            *(network, recipe, self.context, self.workspace, self._decoded),
+            macs=self.macs[""],
+            fp32_bytes=self.fp32_bytes,
+        )
 
     def execute(self, *, resume: bool = False, force: bool = False) -> Json:
         """Run all stages; returns the report, which is also in the folder as ``report.json``."""
@@ -135,7 +129,7 @@ class Run:
         if self.recipe.encode.order:
             self._step("order", self._order, self._take_up_order)
         self._step("encode", self._encode, self._decode)
-        self._step("export", self._export, lambda: None)
+        self._step("export", self.files.write, lambda: None)
         report = {"fingerprint": self.workspace.fingerprint, **self._report()}
         if self.found is not None:
             report["targets"], missed = self._verdict(self.found)
@@ -144,8 +138,7 @@ class Run:
         pages = rendered(report)
         for name, content in pages.items():
             self.workspace.write(name, content)
-        outputs = {DCZ: self._name("dcz"), **self._onnx_files(), RECIPE: RECIPE}
-        outputs |= {_kept(end): self._name(end) for end in self._optional().values()}
+        outputs = {DCZ: f"{self.network.name}.dcz", **self.files.outputs(), RECIPE: RECIPE}
         self.workspace.publish(outputs | {name: name for name in pages}, report)
         return report
 
@@ -243,7 +236,7 @@ class Run:
 
     def _dense(self) -> Json:
         plain = plain_state(self.network.module)
-        path = self.workspace.path("dense.onnx")
+        path = self.workspace.path(DENSE)
         onnx.write(path, self._trace(), plain, {})
         size, accuracy = measure(self.network, self.macs), self._accuracy()
         if self.right is not None:
@@ -278,96 +271,20 @@ class Run:
 
     def _decode(self) -> None:
         """From here on the network is what the artifact decodes to, and nothing else."""
-        decoded = artifact.decode(self.workspace.read(DCZ))
-        load_decoded(self.network.module, decoded.tensors())
+        load_decoded(self.network.module, self._decoded().tensors())
 
-    def _export(self) -> Json:
-        settings = self.recipe.export
-        path = self.workspace.path(ONNX)
-        decoded = artifact.decode(self.workspace.read(DCZ))
-        skeleton = decoded.graph or self.workspace.read("graph.onnx")
-        # Not published yet, and written again where it proves wrong.
-        onnx.write(path, skeleton, decoded.tensors(), decoded.metadata)
-        inputs, kind = self._real_inputs(self._samples())
-        expected = verify.outputs(self.network.module, inputs)
-        with self._lent():
-            found = verify.compare_outputs(path, inputs, expected)
-            kept = [self.workspace.path(name) for name in self._onnx_files()]
-            zipped = sum(gzip_size(each, self.recipe.threads or 1) for each in kept)
-        difference = verify.within(found, settings.tolerance)
-        self.network.module.to(self.context.device)
-        asked: Json = {}
-        for name, content, row in self._further(inputs):
-            if content is None:
-                asked.setdefault(optional.NOT_MADE, {})[name] = row["why"]
-                continue
-            if name in self._optional() and isinstance(content, bytes):
-                self.workspace.write(_kept(self._optional()[name]), content)
-            asked[name] = row
-        return {
-            "bytes": sum(each.stat().st_size for each in kept),
-            "gzip_bytes": zipped,
-            "opset": settings.opset,
-            "compared_on": f"{difference.samples} {kind} inputs",
-            **{f"difference_{key}": value for key, value in asdict(difference).items()},
-            **asked,
-        }
-
-    def _onnx_files(self) -> dict[str, str]:
-        """What the ONNX file is kept as -> its name; of a large one, its weights' beside it."""
-        name = self._name("onnx")
-        if not self._is_large():
-            return {ONNX: name}
-        self.workspace.write(NAMED, onnx.renamed(self.workspace.read(ONNX), name))
-        return {ONNX + DATA: name + DATA, NAMED: name}
-
-    def _is_large(self) -> bool:
-        """Whether the ONNX file has its weights beside it."""
-        return beside(self.workspace.path(ONNX)).exists()
-
-    def _further(self, inputs: Example) -> Iterator[tuple[str, bytes | Path | None, Json]]:
-        """The outputs that the recipe asks for besides."""
-        if not self.recipe.export.emit:
-            return iter(())
-        path, one = self.workspace.path(ONNX), inputs_of(inputs)[0].numpy()
-        model = path if self._is_large() else path.read_bytes()
-        return optional.outputs(
-            model, one, self.recipe.export, self.context, self.recipe.threads or 1
-        )
-
-    def _samples(self) -> int:
-        """As many inputs to compare on as the recipe says, or this network has time for."""
-        most = max(LEAST, WORK // max(1, self.macs[""]))
-        return min(self.recipe.export.samples, most)
-
-    def _lent(self) -> contextlib.AbstractContextManager[None]:
-        """Its memory is for ONNX Runtime while a large network is measured there."""
-        if self.fp32_bytes < LARGE:
-            return contextlib.nullcontext()
-        decoded = artifact.decode(self.workspace.read(DCZ))
-        return released(self.network.module, decoded.tensors)
+    def _decoded(self) -> artifact.Artifact:
+        return artifact.decode(self.workspace.read(DCZ))
 
     def _report(self) -> Json:
-        models: dict[str, bytes | Path] = {
-            "dense": self.workspace.path("dense.onnx"),
-            "compressed": self.workspace.path(ONNX),
-            **{name: self.workspace.read(_kept(end)) for name, end in self._optional().items()},
-        }
-        with self._lent():
-            times = latency(models, self._feed(), progress=self.context.progress)
         return record(
             self.network,
             self.recipe,
             self.context.data,
             fp32_bytes=self.fp32_bytes,
             stages=self.reports,
-            files={
-                "artifact": self._name("dcz"),
-                "onnx": self._name("onnx"),
-                **({"onnx_data": self._name(f"onnx{DATA}")} if self._is_large() else {}),
-                **{name: self._name(end) for name, end in self._optional().items()},
-            },
-            times=times,
+            files={"artifact": f"{self.network.name}.dcz", **self.files.named()},
+            times=self.files.latency(),
         )
 
     def _verdict(self, found: Found) -> tuple[Json, list[str]]:
@@ -414,28 +331,6 @@ class Run:
             before, self.right, better=1 if data is None or data.task.higher_is_better else -1
         )
 
-    def _feed(self) -> Json:
-        """One random input by the names that the ONNX files have."""
-        example = random(self.network.example, 1, torch.Generator().manual_seed(0))
-        names = graph.input_names(self.network.module, self.network.example)
-        return {n: x.numpy() for n, x in zip(names, inputs_of(example), strict=True)}
-
-    def _real_inputs(self, count: int) -> tuple[Example, str]:
-        data = self.context.data
-        if data is not None and len(data.test.y):
-            return normalise(data.test.x[:count], data).cpu(), f"{data.name} test"
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        return random(self.network.example, count, generator), "random"
-
-    def _optional(self) -> dict[str, str]:
-        """Further outputs, by what their names end in; without those that could not be made."""
-        gone = self.reports.get("export", {}).get(optional.NOT_MADE, {})
-        wanted = optional.wanted(self.recipe.export)
-        return {name: end for name, end in wanted.items() if name not in gone}
-
-    def _name(self, suffix: str) -> str:
-        return f"{self.network.name}.{suffix}"
-
 
 def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
     """What must agree for one run to continue another."""
@@ -445,7 +340,3 @@ def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
         "recipe": recipe.digest(),
         "tool": __version__,
     }
-
-
-def _kept(suffix: str) -> str:
-    return f"output.{suffix}"

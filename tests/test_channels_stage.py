@@ -438,7 +438,7 @@ def test_a_network_that_is_not_faster_ends_with_three(
     def slow(*_: Any, **__: Any) -> Any:
         return timed(dense=1.0, compressed=1.2)
 
-    monkeypatch.setattr("compressor.pipeline.latency", slow)
+    monkeypatch.setattr("compressor.runtime_files.latency", slow)
     done = compress(shelf / "net.pt", "--channels", "0.5", "--round", "4", "-o", "out", "-q")
     assert done.code == 3
     assert "did not make the network faster: 1.200 ms in place of 1.000 ms" in done.err

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import compressor
-from compressor import artifact, loading, pipeline
+from compressor import artifact, loading, pipeline, runtime_files
 from compressor.channels import Kept, remove_dead
 from compressor.channels import dead as dead_channels
 from compressor.errors import StageError
@@ -474,7 +474,7 @@ def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
         return timed(**dict.fromkeys(models, 1.0))
 
-    monkeypatch.setattr(pipeline, "latency", measured)
+    monkeypatch.setattr(runtime_files, "latency", measured)
 
 
 def run_of(checkpoint: Path, folder: Path, recipe: Recipe = RECIPE) -> pipeline.Run:
@@ -545,7 +545,13 @@ def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return written(folder)
 
 
-@pytest.mark.parametrize("at", ["remove_dead", "_encode", "_export", "_report"])
+def owner_of(step: str) -> Any:
+    if step == "remove_dead":
+        return pipeline
+    return runtime_files.RuntimeFiles if step == "write" else pipeline.Run
+
+
+@pytest.mark.parametrize("at", ["remove_dead", "_encode", "write", "_report"])
 def test_a_run_that_was_killed_resumes_to_the_same_bytes(
     at: str,
     checkpoint: Path,
@@ -558,7 +564,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_bytes(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline if at == "remove_dead" else pipeline.Run, at, stop)
+        patch.setattr(owner_of(at), at, stop)
         with pytest.raises(Killed):
             run_of(checkpoint, tmp_path / "out").execute()
     run_of(checkpoint, tmp_path / "out").execute(resume=True)
@@ -589,7 +595,7 @@ def test_in_order_the_network_computes_the_same_and_its_file_tells_first_channel
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["_order", "_encode", "_export"])
+@pytest.mark.parametrize("at", ["_order", "_encode", "write"])
 def test_an_ordered_run_that_was_killed_resumes_to_the_same_bytes(
     at: str, checkpoint: Path, tmp_path: Path, quick_latency: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -599,7 +605,7 @@ def test_an_ordered_run_that_was_killed_resumes_to_the_same_bytes(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Run, at, stop)
+        patch.setattr(owner_of(at), at, stop)
         with pytest.raises(Killed):
             run_of(checkpoint, tmp_path / "out", ORDERED).execute()
     run_of(checkpoint, tmp_path / "out", ORDERED).execute(resume=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor import loading, pipeline
+from compressor import loading, pipeline, runtime_files
 from compressor.errors import StageError, UsageError
 from compressor.network import Context
 from compressor.progress import Progress
@@ -229,7 +229,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
         return timed(**dict.fromkeys(models, 1.0))
 
-    monkeypatch.setattr(pipeline, "latency", measured)
+    monkeypatch.setattr(runtime_files, "latency", measured)
     (tmp_path / "arch.py").write_text(ARCH)
     arch = f"{tmp_path / 'arch.py'}:build"
     module, _ = loading.build(arch)

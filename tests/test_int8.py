@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import compressor
-from compressor import pipeline
+from compressor import pipeline, runtime_files
 from compressor.errors import DataError, ExportError, UsageError
 from compressor.export import fp16, graph, int8, verify
 from compressor.export import onnx as exporting
@@ -347,7 +347,7 @@ def test_a_repeated_and_a_resumed_run_give_the_same_bytes(
     for place in ("optional.ort.convert", "latency"):  # within the export, and after it
         folder = tmp_path / place
         with monkeypatch.context() as patch:
-            owner: Any = pipeline.optional.ort if "." in place else pipeline
+            owner: Any = runtime_files.optional.ort if "." in place else runtime_files
             patch.setattr(owner, place.rpartition(".")[2], stop)
             with pytest.raises(Killed):
                 job(folder, trained, digits, RECIPE).execute()

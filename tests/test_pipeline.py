@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from compressor import artifact, loading, pipeline, storage, unpacking, user_code
+from compressor import artifact, loading, pipeline, runtime_files, storage, unpacking, user_code
 from compressor.errors import ExportError, LoadError, OutputError, StageError
 from compressor.export import graph
 from compressor.progress import Progress
@@ -74,7 +74,7 @@ def quick_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(models: dict[str, bytes], shape: tuple[int, ...], **_: Any) -> dict[str, Any]:
         return timed(**dict.fromkeys(models, 1.0))
 
-    monkeypatch.setattr(pipeline, "latency", measured)
+    monkeypatch.setattr(runtime_files, "latency", measured)
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -232,7 +232,7 @@ def test_force_keeps_the_old_outputs_until_the_new_are_ready(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.verify, "compare_outputs", stop)
+        patch.setattr(runtime_files.verify, "compare_outputs", stop)
         with pytest.raises(Killed):
             job(tmp_path / "out", other).execute(force=True)
     assert outputs(tmp_path / "out") == before
@@ -270,7 +270,7 @@ def test_a_network_may_be_called_like_a_stage(
         compared.update({key: path.read_bytes() for key, path in models.items()})
         return timed(**dict.fromkeys(models, 1.0))
 
-    monkeypatch.setattr(pipeline, "latency", measured)
+    monkeypatch.setattr(runtime_files, "latency", measured)
     network = loading.load(checkpoint, arch=f"{checkpoint.parent / 'arch.py'}:build")
     network.name = name
     before = plain_state(network.module)["4.weight"].copy()
@@ -307,16 +307,16 @@ def test_a_network_that_is_large_gives_its_memory_to_the_runtime_and_has_it_back
     """While ONNX Runtime measures, no value is held; files and module come out the same."""
     job(tmp_path / "small").execute()
     held: list[int] = []
-    monkeypatch.setattr(pipeline, "LARGE", 0)
+    monkeypatch.setattr(runtime_files, "LARGE", 0)
     monkeypatch.setattr(storage, "_LARGE", 1)
     run = job(tmp_path / "large")
-    real = pipeline.verify.compare_outputs
+    real = runtime_files.verify.compare_outputs
 
     def compare(*arguments: Any) -> Any:
         held.append(sum(value.numel() for value in run.network.module.parameters()))
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline.verify, "compare_outputs", compare)
+    monkeypatch.setattr(runtime_files.verify, "compare_outputs", compare)
     run.execute()
     assert held == [0]
     assert outputs(tmp_path / "large") == outputs(tmp_path / "small")
