@@ -3,6 +3,7 @@
 The run itself has compared that file with torch. Every output is loaded and run in its own runtime.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,11 @@ from compressor.benchmarks.matrix.networks import network
 from compressor.tracing import quiet
 
 FILES = {".ort": "ort", "fp16": "fp16.onnx", "INT8": "int8.onnx"}
-"""The further outputs, as ``--emit`` names their files."""
+"""The further outputs: what the names of their files end in, and what ``--emit`` calls them."""
+
+KINDS = {".ort": "ort", "fp16": "fp16", "INT8": "int8"}
+MISSED = 3
+"""The exit code of a run that could not make one of them."""
 
 Json = dict[str, Any]
 Shape = tuple[int, ...]
@@ -42,11 +47,14 @@ def cells(name: str, form: str, folder: Path) -> Json:
     settings = ["--sparsity", "0.5", "--quantize", "5bit", "--threads", "1", "-q"]
     settings += _calibration(module, shape, folder) or ["--emit", "onnx,ort,fp16"]
     done = _compress("run", str(source), *given, *settings, "-o", str(folder / "out"))
-    if done.returncode:
+    if done.returncode not in (0, MISSED):
         said = done.stderr.strip().splitlines()[-1].replace(f"{folder}{os.sep}", "")
         return {"run": said[:300]}
     named = arch if form in ("state_dict", "safetensors", "pickled module") else None
-    return {key: _tried(check) for key, check in _outputs(folder, shape, named).items()}
+    found: Json = {key: _tried(check) for key, check in _outputs(folder, shape, named).items()}
+    report = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
+    gone = report["stages"]["export"].get("not_made", {})
+    return found | {key: gone[kind] for key, kind in KINDS.items() if kind in gone}
 
 
 def _calibration(module: nn.Module, shape: Shape, folder: Path) -> list[str]:
