@@ -20,7 +20,7 @@ from pathlib import Path
 
 from compressor.benchmarks import layout_files as files
 
-PAGE = Path(__file__).parents[1] / "docs" / "layouts.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "layouts.md"
 SETTINGS = "--sparsity 0.8 --quantize 4bit --threads 1"
 
 
