@@ -77,9 +77,9 @@ class ConsoleProgress(Progress):
             if now - last >= QUIET_SECONDS:
                 last = now
                 left = (now - begin) * (total - done) / done
-                self.note(
-                    f"{title}: {100 * done // max(1, total)} %, {_duration(left)} left  {note}"
-                )
+                where = f"{100 * done // max(1, total)} %, {_duration(left)} left"
+                # What is measured until it is certain may take longer than it was told to.
+                self.note(f"{title}: {where if done <= total else 'longer than planned'}  {note}")
 
         return step
 
