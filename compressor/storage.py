@@ -77,7 +77,8 @@ def load_decoded(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None
     own = module.state_dict()
     with torch.no_grad():
         for name, value in tensors.items():
-            own[name].copy_(torch.from_numpy(np.array(value)))
+            # Raw tensors are views of the file, which torch does not take.
+            own[name].copy_(torch.from_numpy(value if value.flags.writeable else value.copy()))
 
 
 @contextmanager

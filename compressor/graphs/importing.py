@@ -39,7 +39,8 @@ def read(path: Path, given: Example | None) -> tuple[nn.Module, Example, list[Pa
     half = any(item.data_type == onnx.TensorProto.FLOAT16 for item in model.graph.initializer)
     network = OnnxNetwork(path, model, batch)
     names = list(network.names)
-    del model  # the module has its own weights; two copies would be one too many
+    # The module has its own weights; and a part of a message keeps the memory of the whole.
+    del model, inputs
     module = _recorded(path, network, example, names)
     confirm(path, module, example, batch, _HALF if half else TOLERANCE)
     return module, example, outside

@@ -44,13 +44,14 @@ def sparsity(masks: Masks) -> float:
 
 def without_lowest(scores: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
     """True but for the ``count`` lowest scores; of equal scores the first go first."""
-    mask = np.ones(scores.size, bool)
-    if count:
-        flat = scores.ravel()
-        last = np.partition(flat, count - 1)[count - 1]  # the highest that goes
-        lower = flat < last
-        mask[lower] = False
-        mask[np.flatnonzero(flat == last)[: count - int(lower.sum())]] = False
+    if not count:
+        return np.ones(scores.shape, bool)
+    flat = scores.ravel()
+    last = np.partition(flat, count - 1)[count - 1]  # the highest that goes
+    mask: NDArray[np.bool_] = flat < last
+    lower = int(mask.sum())
+    np.logical_not(mask, out=mask)
+    mask[np.flatnonzero(flat == last)[: count - lower]] = False
     return mask.reshape(scores.shape)
 
 
