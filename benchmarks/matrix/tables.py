@@ -26,29 +26,27 @@ def summary(known: Json) -> str:
     lines = [_line(["from", *(f"`{column}`" for column in COLUMNS)]), _rule(1 + len(COLUMNS))]
     for form in forms:
         rows = {name: rows[form] for name, rows in known.items() if form in rows}
-        saved = {name: row for name, row in rows.items() if "saved" not in row}
         counts = []
         for column in COLUMNS:
-            tried = [r[column] if column in r else r["run"] for r in saved.values()
-                     if column in r or "run" in r]  # fmt: skip
-            right = sum(holds(column, value) for value in tried)
+            made = [name for name in rows if any(column in row for row in known[name].values())]
+            tried = [rows[name].get(column, failure(rows[name])) for name in made]
+            right = sum(holds(column, value) for value in tried if value is not None)
             counts.append(f"{right} of {len(tried)}" if tried else "-")
         lines.append(_line([form, *counts]))
     return "\n".join(lines) + _listed(failures(known))
 
 
 def failures(known: Json) -> list[str]:
-    """Every cell that is not right, in words; an exporter that fails leaves a row without cells."""
-    found = []
+    """Every cell that is not right, in words, those that fail alike in one line."""
+    found: dict[tuple[str, str], list[str]] = {}
     for name, forms in known.items():
         for form, row in forms.items():
-            told = failure(row)
-            if told is not None:
-                found.append(f"{name}, {form}: {told}")
-            else:
-                wrong = [c for c in COLUMNS if c in row and not holds(c, row[c])]
-                found += [f"{name}, {form}, `{column}`: {row[column]}" for column in wrong]
-    return found
+            whole = failure(row)
+            wrong = {c: row[c] for c in COLUMNS if c in row and not holds(c, row[c])}
+            for column, told in ({"": whole} if whole else wrong).items():
+                what = f"{name}, `{column}`" if column else name
+                found.setdefault((what, str(told)), []).append(form)
+    return [f"{what} from {', '.join(forms)}: {told}" for (what, told), forms in found.items()]
 
 
 def table(known: Json) -> str:
