@@ -60,23 +60,21 @@ Row = dict[str, Any]
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
-    rows = []
+    known = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"rows": []}
+    rows = {(row["network"], row["form"]): row for row in known["rows"]}
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         for name in arguments.networks:
             for form in arguments.forms:
-                rows.append(measured(name, form, Path(scratch), arguments.threads))
-                print(json.dumps(rows[-1]), flush=True)
-    known = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"rows": []}
-    new = {(row["network"], row["form"]) for row in rows}
-    kept = [row for row in known["rows"] if (row["network"], row["form"]) not in new]
-    result = {
-        "benchmark": "real_sizes",
-        "threads": arguments.threads,
-        "floor_mb": floor() / 1e6,
-        "environment": environment(),
-        "rows": sorted(kept + rows, key=lambda row: (row["network"], row["form"])),
-    }
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                rows[name, form] = measured(name, form, Path(scratch), arguments.threads)
+                print(json.dumps(rows[name, form]), flush=True)
+                result = {
+                    "benchmark": "real_sizes",
+                    "threads": arguments.threads,
+                    "floor_mb": floor() / 1e6,
+                    "environment": environment(),
+                    "rows": [rows[key] for key in sorted(rows)],
+                }
+                arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -24,6 +24,7 @@ from compressor.examples import one_image
 from compressor.export import onnx
 from compressor.files import size_of
 from compressor.layers import bake, compressible_layers, restore
+from compressor.memory import give_back
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
 from compressor.pruning import prune
@@ -153,6 +154,7 @@ class Run:
             finished = work()
             finished["seconds"] = time.perf_counter() - begin
             self.workspace.finish(name, finished)
+            give_back()
         self.reports[name] = finished
 
     def _train_stage(self, name: str, stage: Callable[..., StageReport], settings: Any) -> None:

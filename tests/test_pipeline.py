@@ -3,6 +3,8 @@
 import gzip
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -324,3 +326,18 @@ def test_a_network_that_is_large_gives_its_memory_to_the_runtime_and_has_it_back
     state = run.network.module.state_dict()
     for name, value in decoded.items():
         np.testing.assert_array_equal(state[name].numpy(), value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory it has")
+def test_memory_that_was_freed_goes_back() -> None:
+    """Of many arrays below the size that the C library asks the system for one by one."""
+    text = (
+        "import numpy as np; from compressor.memory import give_back; from pathlib import Path\n"
+        "held = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "before = held(); rows = [np.ones(10_000) for _ in range(2_000)]; last = np.ones(10_000)\n"
+        "full = held(); del rows; give_back(); print(before, full, held())"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    before, full, after = map(int, done.stdout.split())
+    assert full - before > 150e6
+    assert after - before < 20e6
