@@ -11,6 +11,7 @@ from torch import nn
 
 from compressor.artifact import Shared, is_grid
 from compressor.layers import bake, compressible_layers, shared_of
+from compressor.memory import give_back
 from compressor.network import Network
 
 Stored = dict[str, NDArray[Any] | Shared]
@@ -77,8 +78,12 @@ def load_decoded(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None
     own = module.state_dict()
     with torch.no_grad():
         for name, value in tensors.items():
-            # Raw tensors are views of the file, which torch does not take.
-            own[name].copy_(torch.from_numpy(value if value.flags.writeable else value.copy()))
+            own[name].copy_(_as_tensor(value))
+
+
+def _as_tensor(value: NDArray[Any]) -> torch.Tensor:
+    """The same memory; of raw tensors, which are views of the file, a copy."""
+    return torch.from_numpy(value if value.flags.writeable else value.copy())
 
 
 @contextmanager
@@ -93,12 +98,13 @@ def released(
     shapes = {name: value.shape for name, value in large.items()}
     for value in large.values():
         value.data = value.data.new_empty(0)
+    give_back()
     try:
         yield
     finally:
         held = tensors()
         for name, value in large.items():
-            value.data = torch.from_numpy(np.array(held[name])).to(value.device).view(shapes[name])
+            value.data = _as_tensor(held[name]).to(value.device).view(shapes[name])
 
 
 _LARGE = 1 << 16

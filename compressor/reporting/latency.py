@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from compressor.export.graph import INPUT
 from compressor.export.verify import session
 from compressor.files import size_of
+from compressor.memory import give_back
 from compressor.progress import Progress
 from compressor.reporting import resampling
 from compressor.settings import Channels
@@ -70,6 +71,8 @@ def latency(
                     if turn >= WARMUP and group[-1] == order[-1]:
                         advance()
                 del sessions
+                if large:
+                    give_back()
             count += SET
     sets = {name: np.array(values).reshape(-1, SET) for name, values in times.items()}
     edges = np.geomspace(*_range(times), BINS + 1)
