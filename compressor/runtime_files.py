@@ -15,6 +15,7 @@ from compressor.artifact import Artifact
 from compressor.examples import Example, inputs_of, random
 from compressor.export import graph, onnx, optional, verify
 from compressor.files import DATA, beside, gzip_size
+from compressor.memory import give_back
 from compressor.network import Context, Network
 from compressor.recipe import Recipe
 from compressor.reporting.latency import latency
@@ -65,6 +66,7 @@ class RuntimeFiles:
         expected = verify.outputs(self.network.module, inputs)
         with self._lent():
             found = verify.compare_outputs(path, inputs, expected)
+            give_back()
             kept = [self.workspace.path(name) for name in self._onnx()]
             zipped = sum(gzip_size(each, self.threads) for each in kept)
         difference = verify.within(found, settings.tolerance)
