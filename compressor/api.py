@@ -108,7 +108,7 @@ def compress(
         )
     # Where the run was finished already, or decoded by another rank, it did not load the module.
     if resume or not distributed.is_first():
-        load_decoded(network.module, artifact.decode(blob).tensors())
+        load_decoded(network.module, artifact.decode(blob).tensors)
     return Result(network.module, blob, model_bytes, report)
 
 
@@ -147,7 +147,7 @@ def load(
         kept=decoded.metadata.get("channels"),
         input_shape=input_shape,
     )
-    load_decoded(module, decoded.tensors())
+    load_decoded(module, decoded.tensors)
     return module.eval()
 
 

@@ -273,8 +273,7 @@ class Run:
 
     def _decode(self) -> None:
         """From here on the network is what the artifact decodes to, and nothing else."""
-        bake(self.network.module)  # first: a large network has no room for both at once
-        load_decoded(self.network.module, self._decoded().tensors())
+        load_decoded(self.network.module, self._decoded().tensors)
 
     def _decoded(self) -> artifact.Artifact:
         return artifact.decode(self.workspace.read(DCZ))

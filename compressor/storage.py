@@ -72,12 +72,15 @@ def plain_state(module: nn.Module, *, every_name: bool = True) -> dict[str, NDAr
     return state
 
 
-def load_decoded(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Make ``module`` compute with exactly these values, without parametrizations."""
+def load_decoded(module: nn.Module, tensors: Callable[[], Mapping[str, NDArray[Any]]]) -> None:
+    """Make ``module`` compute with exactly the values of ``tensors``, without parametrizations.
+
+    Those go first: a large network has no room for them and what is decoded.
+    """
     bake(module)
     own = module.state_dict()
     with torch.no_grad():
-        for name, value in tensors.items():
+        for name, value in tensors().items():
             own[name].copy_(_as_tensor(value))
 
 

@@ -479,7 +479,7 @@ def test_a_file_that_the_runtime_crashes_on_is_not_written_and_takes_nothing_wit
 ) -> None:
     """ONNX Runtime opens each in a process of its own first; this one dies of the float16 file."""
     half = "ten = sys.stdin.buffer.read(); import os; b'FLOAT16' in ten.upper() and os.abort()"
-    monkeypatch.setattr(verify, "_LOADS", f"import sys; {half}; {{!r}}")
+    monkeypatch.setattr(verify, "_LOADS", f"import sys; {half}")
     monkeypatch.setattr(fp16, "convert", lambda model: b"float16")
     settings = ("--quantize", "5bit", "--threads", 1, "-q", "-o", "out")
     done = compress(shelf / "net.pt", *settings, "--emit", "ort,fp16")

@@ -107,7 +107,7 @@ def test_what_decodes_is_what_is_evaluated(
     network = prepared(build, shape)
     blob = artifact.encode(stored_tensors(network, width), profile=profile)
     decoded = artifact.decode(blob).tensors()
-    load_decoded(network.module, decoded)
+    load_decoded(network.module, lambda: decoded)
     x = torch.randn(2, *shape)
     evaluated = network.module.eval()(x)
 
@@ -191,7 +191,7 @@ def test_a_layer_under_two_names_is_stored_alike_under_both() -> None:
     )
     decoded = artifact.decode(artifact.encode(stored_tensors(network, "fp16"))).tensors()
     assert list(decoded) == ["first.weight", "first.bias", "second.weight", "second.bias"]
-    load_decoded(network.module, decoded)
+    load_decoded(network.module, lambda: decoded)
     assert same_bits(decoded["first.weight"], decoded["second.weight"])
     assert same_bits(
         decoded["first.weight"], network.module.get_parameter("first.weight").numpy(force=True)
@@ -216,7 +216,7 @@ def test_the_plain_state_has_what_the_network_computes_with() -> None:
 
 def test_loading_takes_masks_and_codebooks_off() -> None:
     network = prepared(Small, (2, 6, 6))
-    load_decoded(network.module, plain_state(network.module))
+    load_decoded(network.module, lambda: plain_state(network.module))
     assert list(network.module.state_dict()) == list(Small().state_dict())
 
 
@@ -322,7 +322,7 @@ def test_the_file_packs_biases_of_so_many_bits(bits: int) -> None:
     assert entry.bytes <= 400 * bits // 8 + 8
     tensors = decoded.tensors()
     np.testing.assert_array_equal(tensors["0.bias"], stored["0.bias"])
-    load_decoded(module, tensors)
+    load_decoded(module, lambda: tensors)
     np.testing.assert_array_equal(plain_state(module)["0.bias"], tensors["0.bias"])
 
 

@@ -17,12 +17,12 @@ from torch import nn
 
 from compressor.benchmarks.matrix.forms import FORMS
 from compressor.benchmarks.matrix.networks import network
+from compressor.export.optional import NOT_MADE, SUFFIXES
 from compressor.tracing import quiet
 
-FILES = {".ort": "ort", "fp16": "fp16.onnx", "INT8": "int8.onnx"}
-"""The further outputs: what the names of their files end in, and what ``--emit`` calls them."""
-
 KINDS = {".ort": "ort", "fp16": "fp16", "INT8": "int8"}
+FILES = {key: SUFFIXES[kind] for key, kind in KINDS.items()}
+"""The further outputs: what ``--emit`` calls them, and what the names of their files end in."""
 MISSED = 3
 """The exit code of a run that could not make one of them."""
 
@@ -53,7 +53,7 @@ def cells(name: str, form: str, folder: Path) -> Json:
     named = arch if form in ("state_dict", "safetensors", "pickled module") else None
     found: Json = {key: _tried(check) for key, check in _outputs(folder, shape, named).items()}
     report = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
-    gone = report["stages"]["export"].get("not_made", {})
+    gone = report["stages"]["export"].get(NOT_MADE, {})
     return found | {key: gone[kind] for key, kind in KINDS.items() if kind in gone}
 
 

@@ -75,7 +75,7 @@ class Trials:
         whole = small.channels == self.network.channels
         skeleton = self._skeleton if whole else self._traced(small)
         blob = encoded(small, recipe, skeleton, self.context.progress)
-        load_decoded(small.module, artifact.decode(blob).tensors())
+        load_decoded(small.module, artifact.decode(blob).tensors)
         found = accuracy(small, self.context.data)
         return Outcome(settings, recipe, len(blob), found, train)
 
