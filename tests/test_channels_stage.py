@@ -342,18 +342,38 @@ def test_what_is_left_goes_through_json_and_repeats_the_cut(small: Small) -> Non
     assert torch.equal(again.eval()(x), made.module.eval()(x))
 
 
+def test_what_is_left_is_told_shortly() -> None:
+    some, first = np.array([0, 2, 3]), np.arange(5)
+    kept = Kept({("a.weight", 0): first, ("a.weight", 1): first, ("b:1", 0): some}, False)
+    text = kept.to_json()
+    assert text == '{"kept":{"a.weight":5,"a.weight:1":5,"b:1:0":[0,1,2,2]}}'
+    for way in (text, text.replace(":5", ":[0,5]"), '{"rewritten":false,' + text[1:]):
+        again = Kept.from_json(way)
+        assert not again.rewritten
+        assert {axis: list(each) for axis, each in again.layers.items()} == {
+            axis: list(each) for axis, each in kept.layers.items()
+        }
+    rewritten = Kept({}, True).to_json()
+    assert rewritten == '{"rewritten":true,"kept":{}}'
+    assert Kept.from_json(rewritten).rewritten
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "[]",
-        '{"kept":{}}',
+        '{"rewritten":false}',
         '{"rewritten":false,"kept":{"first.weight:0":[0,999999999]}}',
         '{"rewritten":false,"kept":{"first.weight:0":[-5,2]}}',
         '{"rewritten":false,"kept":{"first.weight:x":[0,2]}}',
         '{"rewritten":false,"kept":{"other.weight:0":[0,2]}}',
         '{"rewritten":false,"kept":{"first.weight:0":[0,17]}}',
         '{"rewritten":false,"kept":{"head.weight:0":[0,2]}}',
+        '{"kept":{"first.weight":0}}',
+        '{"kept":{"first.weight":-1}}',
+        '{"kept":{"first.weight":true}}',
+        '{"kept":{"first.weight":17}}',
     ],
 )
 def test_what_is_left_of_another_network_is_refused(small: Small, text: str) -> None:

@@ -91,9 +91,10 @@ class Kept:
         return replace(self, layers=first)
 
     def to_json(self) -> str:
-        """As text, each layer's indices as runs: ``[first, length, ...]``."""
-        layers = {f"{name}:{axis}": _runs(each) for (name, axis), each in self.layers.items()}
-        table = {"rewritten": self.rewritten, "kept": layers}
+        """As text, each layer's indices as runs, ``[first, length, ...]``, or as one number *n* for
+        the first *n*; an axis of 0 is left out. The smallest artifacts have no room for more."""
+        layers = {_key(*axis): _short(_runs(each)) for axis, each in self.layers.items()}
+        table = {**({"rewritten": True} if self.rewritten else {}), "kept": layers}
         return json.dumps(table, separators=(",", ":"))
 
     @classmethod
@@ -103,10 +104,10 @@ class Kept:
             table = json.loads(text)
             layers, room = {}, MOST
             for key, runs in table["kept"].items():
-                name, _, axis = key.rpartition(":")
-                layers[name, int(axis)] = _indices(runs, room)
+                name, _, axis = key.rpartition(":") if ":" in key else (key, "", "0")
+                layers[name, int(axis)] = _indices([0, runs] if type(runs) is int else runs, room)
                 room -= len(layers[name, int(axis)])
-            return cls(layers, bool(table["rewritten"]))
+            return cls(layers, bool(table.get("rewritten", False)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StageError(f"which channels are left cannot be read: {error}") from None
 
@@ -130,6 +131,14 @@ class Kept:
             raise StageError("a layer would have no channel left: this is another network")
         remove(module, keep)
         return rewritten(module, dependencies, removed) if self.rewritten else module
+
+
+def _key(name: str, axis: int) -> str:
+    return f"{name}:{axis}" if axis or ":" in name else name
+
+
+def _short(runs: list[int]) -> list[int] | int:
+    return runs[1] if len(runs) == 2 and runs[0] == 0 else runs
 
 
 def _runs(indices: NDArray[np.int64]) -> list[int]:
