@@ -4,15 +4,12 @@ A search for settings ends what it tries by the same functions (``targets/trials
 bytes it finds are those that the run will write.
 """
 
-import copy
 from contextlib import suppress
 
 from compressor import __version__, artifact, loading
 from compressor.channels import Kept, order_channels, remove_dead
 from compressor.errors import CompressorError, StageError
 from compressor.examples import one_image
-from compressor.export import graph
-from compressor.layers import bake
 from compressor.network import Network, Row
 from compressor.progress import Progress
 from compressor.recipe import Recipe
@@ -54,17 +51,6 @@ def ordered(network: Network) -> Row:
     if network.channels is not None:
         network.channels = leading(network, network.channels)
     return found
-
-
-def skeleton_of(network: Network, opset: int) -> bytes:
-    """The ONNX graph of the network as it is now, without its weights."""
-    held = network.module.state_dict(keep_vars=True)
-    # What a parametrization computes is made anew; all else is shared, not copied. (From another
-    # device it is copied anyway, and moving what is shared would move the network's own.)
-    own = {id(v): v for n, v in held.items() if ".original" not in n and v.device.type == "cpu"}
-    module = copy.deepcopy(network.module, memo=own if len(own) else None).cpu()
-    bake(module)
-    return graph.trace(module, network.example, opset)
 
 
 def closed(network: Network, recipe: Recipe) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from compressor import __version__, artifact, distributed, preflight
 from compressor.channels import Kept, remove_channels, remove_dead
-from compressor.closing import cut, encoded, ordered, skeleton_of
+from compressor.closing import cut, encoded, ordered
 from compressor.determinism import deterministic, find_device
 from compressor.errors import CompressorError, StageError
 from compressor.examples import one_image
@@ -38,7 +38,7 @@ from compressor.reporting.record import record
 from compressor.reporting.render import rendered
 from compressor.reporting.rows import layer_row
 from compressor.runtime_files import DENSE, RuntimeFiles
-from compressor.storage import load_decoded, plain_state, stored_tensors
+from compressor.storage import load_decoded, plain_state, skeleton_of, stored_tensors
 from compressor.targets.trials import accuracy
 from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints

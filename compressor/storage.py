@@ -1,5 +1,6 @@
 """A network in the form in which it is stored, and back: between torch and the artifact."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.artifact import Shared, is_grid
+from compressor.export import graph
 from compressor.layers import bake, compressible_layers, shared_of
 from compressor.memory import give_back
 from compressor.network import Network
@@ -70,6 +72,17 @@ def plain_state(module: nn.Module, *, every_name: bool = True) -> dict[str, NDAr
         for leaf, value in own.items():
             state[prefix + leaf] = value.detach().cpu().numpy()
     return state
+
+
+def skeleton_of(network: Network, opset: int) -> bytes:
+    """The ONNX graph of the network as it is now, without its weights."""
+    held = network.module.state_dict(keep_vars=True)
+    # What a parametrization computes is made anew; all else is shared, not copied. (From another
+    # device it is copied anyway, and moving what is shared would move the network's own.)
+    own = {id(v): v for n, v in held.items() if ".original" not in n and v.device.type == "cpu"}
+    module = copy.deepcopy(network.module, memo=own if len(own) else None).cpu()
+    bake(module)
+    return graph.trace(module, network.example, opset)
 
 
 def load_decoded(module: nn.Module, tensors: Callable[[], Mapping[str, NDArray[Any]]]) -> None:

@@ -2,16 +2,14 @@
 
 from dataclasses import replace
 
-import torch
-
 from compressor.channels.plan import Plan
 from compressor.errors import StageError
 from compressor.examples import one_image
-from compressor.export import graph, onnx
+from compressor.export import onnx
 from compressor.network import Context, Network
 from compressor.reporting.latency import latency
 from compressor.settings import Channels, Export
-from compressor.storage import plain_state
+from compressor.storage import plain_state, skeleton_of
 
 TRIES = 6
 NEAR = 0.03
@@ -60,11 +58,5 @@ def macs_for_latency(
 
 def exported(network: Network) -> bytes:
     """The ONNX file of a network as it is."""
-    device = next(network.module.parameters()).device
-    module = network.module.cpu()
-    try:
-        skeleton = graph.trace(module, network.example, Export().opset)
-        with torch.no_grad():
-            return onnx.build(skeleton, plain_state(module), {})
-    finally:
-        module.to(device)
+    skeleton = skeleton_of(network, Export().opset)
+    return onnx.build(skeleton, plain_state(network.module), {})

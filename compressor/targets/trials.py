@@ -12,7 +12,7 @@ import torch
 
 from compressor import artifact
 from compressor.channels import remove_channels
-from compressor.closing import closed, cut, encoded, skeleton_of
+from compressor.closing import closed, cut, encoded
 from compressor.errors import StageError
 from compressor.layers import bake, compressible_layers
 from compressor.network import Context, Network
@@ -21,7 +21,7 @@ from compressor.quantization import share
 from compressor.recipe import Recipe
 from compressor.scan.allocation import Setting
 from compressor.scan.proposal import untrained, with_settings
-from compressor.storage import load_decoded
+from compressor.storage import load_decoded, skeleton_of
 from compressor.training.data import Data, Split
 from compressor.training.evaluation import scores
 from compressor.training.losses import frozen
