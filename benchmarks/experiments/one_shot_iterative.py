@@ -2,13 +2,14 @@
 
     python -m compressor.benchmarks.experiments.one_shot_iterative CHECKPOINT --data-root FOLDER
 
-Twelve rows: 50, 75 and 90 % of each layer's weights, pruned at once or in as many rounds as there
+Twelve rows: 50, 75 and 90 % of the weights (of each layer, or with ``--scope global`` of all
+together), pruned at once or in as many rounds as there
 are epochs of retraining, 3 or 5. CHECKPOINT is ``resnet20-12fca82f.th``. Each row is one run of
 the tool; beside it, ``torch.nn.utils.prune`` prunes the same checkpoint on the same schedule,
 retrained by the same loop without distillation, which it does not have. ``masks_equal`` tells
 whether the first round's masks are the same. Writes ``results/one_shot_iterative.json``, after each
-row what there is so far, and ``results/one_shot_iterative.svg``; rows that the file has already are
-not repeated.
+row what there is so far, and ``results/one_shot_iterative-SCOPE.svg``; rows that the file
+has already are not repeated.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--distill", type=float, default=0.9)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    parser.add_argument("--scope", choices=["layer", "global"], default="layer")
     parser.add_argument("--name", default="one_shot_iterative", help="of the result's files")
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--epochs", type=int, nargs="+", default=EPOCHS)
@@ -60,7 +62,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for sparsity, epochs in itertools.product(options.sparsities, options.epochs):
             for rounds in (1, epochs):
-                case = {"sparsity": sparsity, "epochs": epochs, "rounds": rounds}
+                case = {"scope": options.scope, "sparsity": sparsity}
+                case |= {"epochs": epochs, "rounds": rounds}
                 if any(row.items() >= case.items() for row in rows):
                     continue
                 flags = settings(options, sparsity, epochs, rounds)
@@ -71,14 +74,16 @@ def main() -> None:
                 print(line(rows[-1]), flush=True)
                 rows.sort(key=lambda row: (row["sparsity"], row["epochs"], row["rounds"]))
                 save(options.name, {"rows": rows}, [command_line()])
-    draw(rows, RESULTS / f"{options.name}.svg")
+    mine = [row for row in rows if row["scope"] == options.scope]
+    draw(mine, RESULTS / f"{options.name}-{options.scope}.svg")
 
 
 def settings(options: argparse.Namespace, sparsity: float, epochs: int, rounds: int) -> list[str]:
     """The tool's flags of one row: ``epochs`` in all, shared out among the rounds."""
     given = {
         **{"arch": options.arch, "data": options.data, "threads": options.threads},
-        **{"sparsity": sparsity, "rounds": rounds, "epochs": epochs // rounds},
+        **{"sparsity": sparsity, "scope": options.scope},
+        **{"rounds": rounds, "epochs": epochs // rounds},
         **{"lr": options.lr, "distill": options.distill},
     }
     return [text for name, value in given.items() for text in (f"--{name}", str(value))]
@@ -108,7 +113,8 @@ def theirs(options: argparse.Namespace, sparsity: float, epochs: int, rounds: in
     network = loading.load(options.checkpoint, arch=options.arch)
     recipe = Recipe().with_settings(
         {
-            **{"data.spec": options.data, "prune.sparsity": sparsity, "prune.rounds": rounds},
+            **{"data.spec": options.data, "prune.sparsity": sparsity},
+            **{"prune.scope": options.scope, "prune.rounds": rounds},
             **{"prune.retrain.epochs": epochs // rounds, "prune.retrain.lr": options.lr},
         }
     )
@@ -116,15 +122,16 @@ def theirs(options: argparse.Namespace, sparsity: float, epochs: int, rounds: in
     if data is None or recipe.prune is None:
         raise RuntimeError("a recipe with data and pruning has neither")
     layers = compressible_layers(network.module)
+    weights = [(layer.module, "weight") for layer in layers.values()]
     wanted = first_masks(recipe.prune, network.module)
     equal = True
     for step in range(rounds):
-        for name, layer in layers.items():
-            part = 1 - (1 - sparsity) ** (1 / rounds)
-            rival.l1_unstructured(layer.module, "weight", part)  # type: ignore[no-untyped-call]
-            if step == 0:
-                found = layer.module.get_buffer("weight_mask").bool().numpy()
-                equal = equal and np.array_equal(found, wanted[name])
+        part = 1 - (1 - sparsity) ** (1 / rounds)
+        for chosen in [weights] if options.scope == "global" else [[each] for each in weights]:
+            rival.global_unstructured(chosen, rival.L1Unstructured, amount=part)
+        for name, layer in layers.items() if step == 0 else ():
+            found = layer.module.get_buffer("weight_mask").bool().numpy()
+            equal = equal and np.array_equal(found, wanted[name])
         fit(network.module, recipe.prune.retrain, Context(data), "torch")
     accuracy = evaluate(network.module, data, data.test)
     return {"torch_accuracy": accuracy, "masks_equal": equal}
