@@ -3,13 +3,12 @@
     python -m compressor.benchmarks.experiments.one_shot_iterative CHECKPOINT --data-root FOLDER
 
 Twelve rows: 50, 75 and 90 % of the weights (of each layer, or with ``--scope global`` of all
-together), pruned at once or in as many rounds as there
-are epochs of retraining, 3 or 5. CHECKPOINT is ``resnet20-12fca82f.th``. Each row is one run of
-the tool; beside it, ``torch.nn.utils.prune`` prunes the same checkpoint on the same schedule,
-retrained by the same loop without distillation, which it does not have. ``masks_equal`` tells
-whether the first round's masks are the same. Writes ``results/one_shot_iterative.json``, after each
-row what there is so far, and ``results/one_shot_iterative-SCOPE.svg``; rows that the file
-has already are not repeated.
+together), pruned at once or in as many rounds as there are epochs of retraining, 3 or 5. CHECKPOINT
+is ``resnet20-12fca82f.th``. Each row is one run of the tool; beside it, ``torch.nn.utils.prune``
+prunes the same checkpoint on the same schedule, retrained by the same loop without distillation,
+which it does not have. ``masks_equal`` tells whether the first round's masks are the same. Writes
+``results/one_shot_iterative.json``, after each row what there is so far, and
+``results/one_shot_iterative-SCOPE.svg``; rows that the file has already are not repeated.
 """
 
 import argparse
@@ -40,6 +39,8 @@ from compressor.training.fit import fit
 Json = dict[str, Any]
 SPARSITIES = (0.5, 0.75, 0.9)
 EPOCHS = (3, 5)
+CASE = ("scope", "sparsity", "epochs", "rounds")
+"""What tells one row from the others."""
 
 
 def main() -> None:
@@ -62,8 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for sparsity, epochs in itertools.product(options.sparsities, options.epochs):
             for rounds in (1, epochs):
-                case = {"scope": options.scope, "sparsity": sparsity}
-                case |= {"epochs": epochs, "rounds": rounds}
+                case = dict(zip(CASE, (options.scope, sparsity, epochs, rounds), strict=True))
                 if any(row.items() >= case.items() for row in rows):
                     continue
                 flags = settings(options, sparsity, epochs, rounds)
@@ -72,7 +72,7 @@ def main() -> None:
                 command = f"compress {options.checkpoint.name} {' '.join(flags)}"
                 rows.append({**case, **row, "command": command})
                 print(line(rows[-1]), flush=True)
-                rows.sort(key=lambda row: (row["sparsity"], row["epochs"], row["rounds"]))
+                rows.sort(key=lambda row: [row[name] for name in CASE])
                 save(options.name, {"rows": rows}, [command_line()])
     mine = [row for row in rows if row["scope"] == options.scope]
     draw(mine, RESULTS / f"{options.name}-{options.scope}.svg")
@@ -123,15 +123,16 @@ def theirs(options: argparse.Namespace, sparsity: float, epochs: int, rounds: in
         raise RuntimeError("a recipe with data and pruning has neither")
     layers = compressible_layers(network.module)
     weights = [(layer.module, "weight") for layer in layers.values()]
+    together = [weights] if options.scope == "global" else [[each] for each in weights]
+    part = 1 - (1 - sparsity) ** (1 / rounds)
     wanted = first_masks(recipe.prune, network.module)
-    equal = True
+    equal = False
     for step in range(rounds):
-        part = 1 - (1 - sparsity) ** (1 / rounds)
-        for chosen in [weights] if options.scope == "global" else [[each] for each in weights]:
+        for chosen in together:
             rival.global_unstructured(chosen, rival.L1Unstructured, amount=part)
-        for name, layer in layers.items() if step == 0 else ():
-            found = layer.module.get_buffer("weight_mask").bool().numpy()
-            equal = equal and np.array_equal(found, wanted[name])
+        if step == 0:
+            masks = {n: each.module.get_buffer("weight_mask") for n, each in layers.items()}
+            equal = all(np.array_equal(masks[n].bool().numpy(), wanted[n]) for n in wanted)
         fit(network.module, recipe.prune.retrain, Context(data), "torch")
     accuracy = evaluate(network.module, data, data.test)
     return {"torch_accuracy": accuracy, "masks_equal": equal}
