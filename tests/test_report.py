@@ -11,7 +11,16 @@ import jsonschema
 import numpy as np
 import pytest
 
-from compressor.reporting import axes, histograms, intervals, markdown, page, resampling, schema
+from compressor.reporting import (
+    axes,
+    histograms,
+    intervals,
+    markdown,
+    page,
+    resampling,
+    schema,
+    svg,
+)
 from tests.conftest import Compress
 
 HOSTILE = "<script>alert(1)</script>&\"'|`\x00\ud800"
@@ -323,3 +332,23 @@ def test_ticks_are_round_and_within(low: float, high: float, log: bool) -> None:
     ticks = axes.Scale(low, high, 0, 100, log).ticks()
     assert 2 <= len(ticks) <= 12
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "dots", "anchor"),
+    [
+        (5, 5, [], None),  # free on its right
+        (5, 5, [(6, 5)], "end"),  # a dot would lie under it
+        (5, 5, [(6, 9)], None),  # that dot is far above
+        (5, 5, [(4, 5)], None),
+        (10, 5, [], "end"),  # the frame ends
+    ],
+)
+def test_a_label_lies_on_no_other_dot(
+    x: float, y: float, dots: list[tuple[float, float]], anchor: str | None
+) -> None:
+    chart = svg.Chart("t", "t", axes.Axis("x", 0, 10), axes.Axis("y", 0, 10), "n")
+    chart.dots([(x, y), *dots], 1)
+    chart.note(x, y, "9-12, 17")
+    label = next(each for each in chart.done().iter() if each.text == "9-12, 17")
+    assert label.get("class") == anchor

@@ -54,6 +54,7 @@ class Chart:
     width: int = WIDTH
     marks: list[Node] = field(default_factory=list)
     legend: list[tuple[int, str, str]] = field(default_factory=list)
+    dotted: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for axis in (self.x, self.y):
@@ -86,7 +87,9 @@ class Chart:
     ) -> None:
         """A dot at each point; ``told`` are their tooltips."""
         for number, (x, y) in enumerate(points):
-            dot = node("circle", cx=_px(self.across(x)), cy=_px(self.up(y)), r=3.5)
+            at, high = self.across(x), self.up(y)
+            self.dotted.append((at, high))
+            dot = node("circle", cx=_px(at), cy=_px(high), r=3.5)
             dot.set("class", f"f{color % COLORS}")
             if told:
                 add(dot, node("title", told[number]))
@@ -131,9 +134,11 @@ class Chart:
         self.marks.append(node("path", d=path, class_=f"thin s{color % COLORS}"))
 
     def note(self, x: float, y: float, text: str) -> None:
-        """A label beside a point, on the side where there is room."""
+        """A label beside a point, on the right unless the frame ends or a dot lies there."""
         at, high = self.across(x), self.up(y)
-        left = at + 8 + len(text) * _LETTER > self.right
+        end = at + 8 + len(text) * _LETTER
+        dots = any(at + 7 < x < end + 4 and abs(high - y) < 8 for x, y in self.dotted)
+        left = dots or end > self.right
         place = at - 7 if left else at + 7
         self.marks.append(_text(place, max(self.top + 8, high + 4), text, "end" if left else None))
 
