@@ -206,7 +206,7 @@ def job(
     run.workspace.check(resume=resume, force=force)
     with deterministic(recipe.threads, recipe.device):
         network.module.to(run.context.device)
-        found = search(network, recipe, targets, run.fp32_bytes, run.context)
+        found = search(network, recipe, targets, run.figures.fp32_bytes, run.context)
     return Run(network, found.recipe, data, folder, progress, found)
 
 

@@ -12,9 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from compressor import __version__, artifact, distributed, preflight
 from compressor.channels import Kept, remove_channels, remove_dead
 from compressor.closing import cut, encoded, ordered
@@ -23,27 +20,24 @@ from compressor.errors import CompressorError, StageError
 from compressor.examples import one_image
 from compressor.export import onnx
 from compressor.files import size_of
-from compressor.layers import bake, compressible_layers, restore
+from compressor.layers import bake, restore
 from compressor.memory import give_back
 from compressor.network import Context, Network, StageReport
 from compressor.progress import Progress
 from compressor.pruning import prune
 from compressor.quantization import calibrate, share
 from compressor.recipe import Recipe
-from compressor.reporting.accuracy import change
+from compressor.reporting.figures import Figures
 from compressor.reporting.histograms import distributions
 from compressor.reporting.inspection import breakdown, contents, parts_by_layer
-from compressor.reporting.measure import layer_macs, measure
 from compressor.reporting.record import record
 from compressor.reporting.render import rendered
-from compressor.reporting.rows import layer_row
 from compressor.runtime_files import DENSE, RuntimeFiles
 from compressor.storage import load_decoded, plain_state, skeleton_of, stored_tensors
 from compressor.targets.trials import accuracy
 from compressor.targets.verdict import Found, verdict
 from compressor.training.checkpoints import Checkpoints
 from compressor.training.data import Data
-from compressor.training.evaluation import scores
 from compressor.training.losses import frozen
 from compressor.workspace import Json, Workspace
 
@@ -76,17 +70,11 @@ class Run:
         self.context = Context(data, find_device(recipe.device), recipe.seed, progress)
         self.workspace = Workspace(folder, fingerprint(network, recipe, data))
         self.reports: dict[str, Json] = {}
-        # Each test image's score when the network was last evaluated, (N,): bool, right or wrong.
-        self.right: NDArray[Any] | None = None
-        self.macs = layer_macs(network.module, network.example)
-        layers = compressible_layers(network.module)
-        self.dense = {name: layer.weight.numel() for name, layer in layers.items()}
-        # Four bytes for each parameter of the dense network: what every ratio is against.
-        self.fp32_bytes = 4 * measure(network, self.macs).parameters
+        self.figures = Figures(network, data)
         self.files = RuntimeFiles(
             *(network, recipe, self.context, self.workspace, self._decoded),
-            macs=self.macs[""],
-            fp32_bytes=self.fp32_bytes,
+            macs=self.figures.macs[""],
+            fp32_bytes=self.figures.fp32_bytes,
         )
 
     def execute(self, *, resume: bool = False, force: bool = False) -> Json:
@@ -177,7 +165,7 @@ class Run:
         # Without entropy coding: the paper's size after this stage, before the next one.
         blob = artifact.encode(stored_tensors(self.network, "fp32"), profile="flat")
         self.workspace.write(f"{name}.dcz", blob)
-        measured = self._measured(blob, report.layers)
+        measured = self.figures.of_stage(blob, report.layers)
         return {**measured, "history": report.history, **report.details}
 
     def _take_up(self, name: str) -> None:
@@ -233,23 +221,17 @@ class Run:
         if kept is None:
             return
         cut(self.network, kept)
-        self.macs = layer_macs(self.network.module, self.network.example)
+        self.figures.recount()
         self._trace()
 
     def _dense(self) -> Json:
         plain = plain_state(self.network.module)
         path = self.workspace.path(DENSE)
         onnx.write(path, self._trace(), plain, {})
-        size, accuracy = measure(self.network, self.macs), self._accuracy()
-        if self.right is not None:
-            self.workspace.write(RIGHT, self.right.tobytes())
-        return {
-            "bytes": size_of(path),
-            "bits_per_weight": 32.0,
-            **size.row(),
-            "accuracy": accuracy,
-            "distributions": distributions(self.network.module),
-        }
+        found = self.figures.of_dense(size_of(path))
+        if self.figures.right is not None:
+            self.workspace.write(RIGHT, self.figures.right.tobytes())
+        return found
 
     def _trace(self) -> bytes:
         """The ONNX graph of the network as it is now, without its weights."""
@@ -264,9 +246,10 @@ class Run:
         self._decode()
         held = contents(artifact.decode(blob))
         before = self.reports["dense"]["distributions"]
+        right = None if self.context.data is None else self.workspace.read(RIGHT)
         return {
-            **self._measured(blob, parts_by_layer(held)),
-            "change": self._change(),
+            **self.figures.of_stage(blob, parts_by_layer(held)),
+            "change": self.figures.change(right),
             "breakdown": breakdown(held),
             "distributions": distributions(self.network.module, before),
         }
@@ -283,7 +266,7 @@ class Run:
             self.network,
             self.recipe,
             self.context.data,
-            fp32_bytes=self.fp32_bytes,
+            fp32_bytes=self.figures.fp32_bytes,
             stages=self.reports,
             files={"artifact": f"{self.network.name}.dcz", **self.files.named()},
             times=self.files.latency(),
@@ -291,47 +274,8 @@ class Run:
 
     def _verdict(self, found: Found) -> tuple[Json, list[str]]:
         written = len(self.workspace.read(DCZ))
-        return verdict(found, written, self.fp32_bytes, accuracy(self.network, self.context.data))
-
-    def _measured(self, blob: bytes, layers: list[Json]) -> Json:
-        """What a stage reports: the bytes of its artifact, counts, accuracy, and layers' rows."""
-        decoded = artifact.decode(blob)
-        weights_only = decoded.size_without_graph
-        size = measure(self.network, self.macs)
-        settings = {row["layer"]: row for row in layers}
-        rows = []
-        for entry in decoded.entries:
-            name = entry.name.removesuffix(".weight")
-            if name in compressible_layers(self.network.module):
-                rows.append(
-                    {**layer_row(entry, self.dense[name]), **settings.get(name, {}), "layer": name}
-                )
-        return {
-            "bytes": len(blob),
-            "weights_only_bytes": weights_only,
-            "ratio": self.fp32_bytes / len(blob),
-            "bits_per_weight": 8 * weights_only / size.parameters,
-            **size.row(),
-            "accuracy": self._accuracy(),
-            "layers": rows,
-        }
-
-    def _accuracy(self) -> float | None:
-        data = self.context.data
-        if data is None:
-            return None
-        self.right = scores(self.network.module, data, data.test).cpu().numpy()
-        return float(self.right.mean(dtype=np.float64))
-
-    def _change(self) -> Json | None:
-        """From the dense network to the one evaluated last, on the same images."""
-        if self.right is None:
-            return None
-        before = np.frombuffer(self.workspace.read(RIGHT), self.right.dtype)
-        data = self.context.data
-        return change(
-            before, self.right, better=1 if data is None or data.task.higher_is_better else -1
-        )
+        now = accuracy(self.network, self.context.data)
+        return verdict(found, written, self.figures.fp32_bytes, now)
 
 
 def fingerprint(network: Network, recipe: Recipe, data: Data | None) -> Json:
