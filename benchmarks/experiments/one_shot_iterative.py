@@ -160,8 +160,8 @@ def draw(rows: list[Json], path: Path) -> None:
     chart = Chart(
         "Accuracy against sparsity",
         "a line for each number of epochs, one-shot and in rounds; dashed: torch.nn.utils.prune",
-        Axis("sparsity", min(zeros), max(zeros), text=percent),
-        Axis("accuracy", min(values), max(values), text=percent),
+        Axis("sparsity", min(zeros) - 0.02, max(zeros) + 0.02, text=percent),
+        Axis("accuracy", min(values) - 0.002, max(values) + 0.002, text=percent),
         "rounds",
         height=360,
         width=560,
@@ -169,10 +169,13 @@ def draw(rows: list[Json], path: Path) -> None:
     chart.level(dense, "dense")
     for color, (epochs, once) in enumerate((e, once) for e in EPOCHS for once in (True, False)):
         mine = [r for r in rows if r["epochs"] == epochs and (r["rounds"] == 1) == once]
+        if not mine:
+            continue
         label = f"{epochs} epochs, " + ("one-shot" if once else f"{epochs} rounds")
         chart.series([(r["sparsity"], r["accuracy"]) for r in mine], color, label)
         theirs = [(r["sparsity"], r["torch_accuracy"]) for r in mine]
         chart.curve(theirs, color, css="curve dash2")
+        chart.dots(theirs, color, [f"torch's, {label}"] * len(theirs))
     path.write_text(file(chart.done()), encoding="utf-8")
 
 
