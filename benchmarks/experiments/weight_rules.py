@@ -4,8 +4,9 @@
 
 Of a trained ResNet (CHECKPOINT is ``resnet20-12fca82f.th``): magnitudes beside second order, layer
 by layer and over all layers, without any retraining; the schedules at one sparsity with one epoch;
-ternary weights; targets. Settings are stated, not searched for; one seed. A row is one run of the
-tool, and rows that ``results/weight_rules.json`` has already are not repeated.
+second order with more of them; ternary weights; targets. Settings are stated, not searched for; one
+seed. A row is one run of the tool, and rows that ``results/weight_rules.json`` has already are not
+repeated.
 """
 
 import argparse
@@ -21,6 +22,9 @@ NAME = "weight_rules"
 MISSED = 3
 """The exit code where a target was not met: all files are written."""
 EPOCH = ("--epochs", "1", "--lr", "0.02", "--distill")
+
+LONGER = ((0.75, 3, 0.01, 128), (0.9, 5, 0.01, 128), (0.9, 12, 0.05, 64))
+"""Sparsity, epochs, learning rate and batch size of second order with retraining."""
 
 CASES: dict[str, tuple[str, ...]] = {
     **{
@@ -43,6 +47,14 @@ CASES: dict[str, tuple[str, ...]] = {
             "movement": ("--schedule", "movement"),
             "second order": ("--criterion", "obs"),
         }.items()
+    },
+    **{
+        f"second order {sparsity}, {epochs} epochs": (
+            *("--sparsity", str(sparsity), "--global", "--criterion", "obs"),
+            *("--epochs", str(epochs), "--lr", str(lr), "--distill", "0.9"),
+            *("--set", f"prune.retrain.batch_size={batch_size}"),
+        )
+        for sparsity, epochs, lr, batch_size in LONGER
     },
     "ternary, one epoch": (
         *("--quantize", "*=ternary,conv1=8bit,linear=8bit", "--finetune-epochs", "1"),
