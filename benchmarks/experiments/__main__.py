@@ -12,6 +12,9 @@ from pathlib import Path
 
 from compressor.benchmarks import readme
 from compressor.benchmarks.experiments import RESULTS, Json
+from compressor.reporting.grids import Grid
+from compressor.reporting.markdown import table
+from compressor.reporting.tables import percent
 
 PAGE = Path("docs/experiments.md")
 
@@ -43,10 +46,15 @@ def one_shot_iterative(result: Json) -> str:
         equal = "equal" if row["masks_equal"] else "differ"
         rows.append(
             [
-                *(scopes[row["scope"]], _percent(row["sparsity"], 0), row["epochs"], row["rounds"]),
-                *(_percent(row["accuracy"]), f"{row['drop_points']:.2f}"),
-                *(_percent(row["torch_accuracy"]), equal, f"{row['speedup']:.2f}x"),
-                f"{_percent(most, 1)}, {_percent(least, 1)}",
+                *(
+                    scopes[row["scope"]],
+                    f"{100 * row['sparsity']:.0f} %",
+                    row["epochs"],
+                    row["rounds"],
+                ),
+                *(percent(row["accuracy"]), f"{row['drop_points']:.2f}"),
+                *(percent(row["torch_accuracy"]), equal, f"{row['speedup']:.2f}x"),
+                f"{100 * most:.1f} %, {100 * least:.1f} %",
             ]
         )
     return _table(heads, rows)
@@ -56,8 +64,9 @@ def weight_rules(result: Json) -> str:
     heads = ["", "accuracy", "zeros", "bytes", "smaller", "exit code"]
     rows = [
         [
-            *(name, f"{100 - row['error_percent']['encode']:.2f} %", _percent(row["sparsity"], 1)),
-            *(f"{row['artifact_bytes']:,}", f"{row['ratio']:.1f}x", row["exit_code"]),
+            *(name, f"{100 - row['error_percent']['encode']:.2f} %"),
+            *(f"{100 * row['sparsity']:.1f} %", f"{row['artifact_bytes']:,}"),
+            *(f"{row['ratio']:.1f}x", row["exit_code"]),
         ]
         for name, row in result["rows"].items()
     ]
@@ -68,7 +77,7 @@ def course_lab(result: Json) -> str:
     heads = ["", "epochs", "accuracy", "parameters", "not zero", "MACs", "bytes, .dcz", "as fast"]
     rows = [
         [
-            *(row["name"], row["epochs"], _percent(row["accuracy"]), f"{row['parameters']:,}"),
+            *(row["name"], row["epochs"], percent(row["accuracy"]), f"{row['parameters']:,}"),
             *(f"{row['nonzero']:,}", f"{row['macs']:,}", f"{row['artifact_bytes']:,}"),
             f"{row['faster']:.2f}x",
         ]
@@ -92,13 +101,8 @@ def mnist_records(result: Json) -> str:
     return _table(heads, rows)
 
 
-def _percent(part: float, digits: int = 2) -> str:
-    return f"{100 * part:.{digits}f} %"
-
-
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [heads, ["---"] + ["--:"] * (len(heads) - 1), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return table(Grid("", tuple(heads), [tuple(map(str, row)) for row in rows]))
 
 
 TABLES: dict[str, Callable[[Json], str]] = {
