@@ -22,6 +22,7 @@ from compressor.benchmarks.codec.rivals import environment as nncodec
 from compressor.benchmarks.experiments import RESULTS
 from compressor.benchmarks.peers import __main__ as peers
 from compressor.benchmarks.peers import table
+from compressor.reporting.markdown import joined
 
 Json = dict[str, Any]
 TABLES = ("peers", "latency", "codec", "cuda")
@@ -91,11 +92,11 @@ def write_latency(result: Json) -> str:
     """How many times fewer MACs, and less time, of each network and tool."""
     ways = ("ours", "Torch-Pruning, unrounded", "Torch-Pruning, rounded")
     heads = ("network", "ours", "Torch-Pruning", "Torch-Pruning, widths rounded to 16")
-    lines: list[Sequence[str]] = [heads, (":--", *["--:"] * len(ways))]
-    for row in result["rows"]:
-        cells = [_fewer(row["ways"].get(way)) for way in ways]
-        lines.append((row["network"].rpartition(":")[2], *cells))
-    return _table(lines, f"{_taken(result)}: MACs, time.")
+    rows = [
+        (row["network"].rpartition(":")[2], *(_fewer(row["ways"].get(way)) for way in ways))
+        for row in result["rows"]
+    ]
+    return f"{joined(heads, rows)}\n\n{_taken(result)}: MACs, time."
 
 
 def _fewer(way: Json | None) -> str:
@@ -107,17 +108,13 @@ def _fewer(way: Json | None) -> str:
 def write_codec(result: Json) -> str:
     """Bytes of the same integers in each file."""
     heads = ("network", "step", "NNCodec", "`huffman`", "`fast`", "`best`")
-    lines: list[Sequence[str]] = [heads, (":--", *["--:"] * 5)]
+    lines = []
     for row in result["rows"]:
         found, percent = row["all"], row["all"]["percent"]
         ours = [f"{found[n]:,} ({percent[n]:+.1f} %)" for n in ("huffman", "fast", "best")]
         name = row["network"].partition("-")[0]
         lines.append((name, f"qp {row['qp']}", f"{found['nncodec']:,}", *ours))
-    return _table(lines, f"NNCodec {result['nncodec']}. {_taken(result)}.")
-
-
-def _table(lines: Sequence[Sequence[str]], below: str) -> str:
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", below])
+    return f"{joined(heads, lines, left=2)}\n\nNNCodec {result['nncodec']}. {_taken(result)}."
 
 
 def _taken(result: Json) -> str:

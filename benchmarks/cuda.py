@@ -28,6 +28,7 @@ from compressor.channels import remove_channels
 from compressor.closing import cut
 from compressor.network import Context, Network
 from compressor.reporting.console import ConsoleProgress
+from compressor.reporting.markdown import joined
 from compressor.reporting.measure import layer_macs
 from compressor.settings import Channels, Training
 
@@ -107,10 +108,8 @@ def files(name: str, part: float, folder: Path) -> tuple[list[Subject], list[int
 def table(result: Row) -> str:
     """Markdown: a row a network and batch, in each runtime the dense time and the ratio."""
     runtimes = list(dict.fromkeys(c["runtime"] for row in result["rows"] for c in row["cells"]))
-    lines = [
-        ("network", "batch", "fewer MACs", *(SHORT[name] for name in runtimes)),
-        (":--", *["--:"] * (len(runtimes) + 2)),
-    ]
+    heads = ("network", "batch", "fewer MACs", *(SHORT[name] for name in runtimes))
+    lines = []
     for row in result["rows"]:
         for batch in dict.fromkeys(cell["batch"] for cell in row["cells"]):
             cells = [cell for cell in row["cells"] if cell["batch"] == batch]
@@ -124,8 +123,8 @@ def table(result: Row) -> str:
         f"Dense: ms a batch; then how many times faster with fewer channels, with its 95 % "
         f"interval. PyTorch {result['environment']['libraries']['torch']}, {where}."
     )
-    rows = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*rows, "", " ".join([about, *(f"Warning: {each}." for each in doubts)])])
+    below = " ".join([about, *(f"Warning: {each}." for each in doubts)])
+    return f"{joined(heads, lines)}\n\n{below}"
 
 
 def _cell(pair: Sequence[Row]) -> str:

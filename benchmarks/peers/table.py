@@ -7,6 +7,7 @@ from compressor.reporting import svg
 from compressor.reporting.axes import Axis, percent
 from compressor.reporting.comparison import frontier
 from compressor.reporting.headline import points
+from compressor.reporting.markdown import joined
 from compressor.reporting.markup import Node
 from compressor.reporting.svg import Chart
 
@@ -34,12 +35,11 @@ def markdown(result: Row) -> str:
 
 def _network(network: Row, result: Row) -> list[str]:
     cells = [_cells(number, row, network) for number, row in _numbered(network)]
-    lines = [HEADINGS, ("--:", ":--", ":--", ":--", ":--", *["--:"] * 6), *cells]
     failed = [row for row in network["rows"] if "onnx" not in row]
     return [
         f"**{title(network)}, {network['test_images']:,} test images**",
         "",
-        *(f"| {' | '.join(line)} |" for line in lines),
+        joined(HEADINGS, cells, left=5),
         "",
         conditions(network, result),
         *(f"\n{row['method']} failed: {row['failure']}." for row in failed),

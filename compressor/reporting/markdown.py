@@ -1,6 +1,7 @@
 """A report as Markdown, for a pull request."""
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from compressor.reporting import grids
@@ -56,12 +57,14 @@ def largest(layers: Grid, most: int) -> tuple[Grid, int]:
 
 def table(grid: Grid) -> str:
     """A Markdown table: names to the left, figures to the right."""
-    lines = [grid.headings, (":--", *("--:" for _ in grid.headings[1:])), *grid.rows]
-    rule = 1  # the line that is Markdown's own
-    return "\n".join(
-        "| " + " | ".join(cells if n == rule else map(escaped, cells)) + " |"
-        for n, cells in enumerate(lines)
-    )
+    first, *rows = ([escaped(cell) for cell in cells] for cells in (grid.headings, *grid.rows))
+    return joined(first, rows)
+
+
+def joined(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table of cells that are Markdown already; the first ``left`` columns stand to the left."""
+    rule = [":--"] * left + ["--:"] * (len(headings) - left)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
 
 
 def escaped(text: str) -> str:

@@ -11,6 +11,7 @@ from compressor.files import write_atomically
 from compressor.reporting import axes, svg
 from compressor.reporting.axes import Axis
 from compressor.reporting.console import table_of
+from compressor.reporting.markdown import escaped, joined
 from compressor.reporting.svg import Chart
 from compressor.reporting.tables import percent
 
@@ -82,16 +83,13 @@ def failures(content: Json) -> list[str]:
 
 def markdown(content: Json, plots: Sequence[str]) -> str:
     """The table as Markdown, with the plots."""
-    heads = [*content["axes"], *FIGURES]
-    lines = [
-        f"# Sweep of {content['model']}",
-        "",
-        f"| {' | '.join(heads)} |",
-        f"|{' --- |' * len(content['axes'])}{' ---: |' * len(FIGURES)}",
+    rows = [
+        [escaped(cell) for cell in (*map(str, row["settings"].values()), *_figures(row))]
+        for row in content["points"]
     ]
-    for row in content["points"]:
-        cells = [*map(str, row["settings"].values()), *_figures(row)]
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    heads = [*map(escaped, content["axes"]), *FIGURES]
+    table = joined(heads, rows, left=len(content["axes"]))
+    lines = [f"# Sweep of {content['model']}", "", table]
     lines += [f"\n{line}" for line in failures(content)]
     lines += [f"\n![{name}]({name})" for name in plots]
     return "\n".join(lines) + "\n"
