@@ -26,7 +26,8 @@ class Training:
     ``temperature``, not for the labels. ``slimming`` is the price of batch norms' scales, which
     drives those to 0 whose channels are needed least. ``precision`` is that of convolutions and
     matrix products ("bf16", "fp16": torch's autocast), and ``compile`` runs the network through
-    ``torch.compile``: both are faster on a GPU, and change the last bits of what is computed.
+    ``torch.compile``: both are made for GPUs ("bf16" also for CPUs with instructions for it), and
+    change the last bits of what is computed.
     """
 
     epochs: int = 10
