@@ -36,8 +36,9 @@ demo-browser: .venv/installed
 	$(VENV_PYTHON) -m compressor.benchmarks.edge.demo --data $(DATA)
 	cd edge/js && npm install --no-audit --no-fund && npm start
 
+# By two processes, a test file each: what a file prepares once it prepares once.
 test: .venv/installed
-	$(VENV_PYTHON) -m pytest -m "not slow"
+	$(VENV_PYTHON) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: .venv/installed
 	$(VENV_PYTHON) -m pytest

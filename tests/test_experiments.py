@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from compressor.benchmarks.experiments import __main__ as experiments
-from compressor.benchmarks.experiments.weight_rules import CASES
+from compressor.benchmarks.experiments.weight_rules import CASES, picture
 from compressor.cli import cli
 
 PAGE = (Path(__file__).parent.parent / experiments.PAGE).read_text(encoding="utf-8")
@@ -45,3 +45,14 @@ def test_a_row_beside_torchs() -> None:
 def test_cases_are_asked_for_in_words_that_the_tool_knows(case: str) -> None:
     known = {word for option in cli.commands["run"].params for word in option.opts}
     assert {word for word in CASES[case] if word.startswith("--")} <= known
+
+
+def test_a_line_for_each_rule_that_was_run_whole() -> None:
+    run = {"sparsity": 0.9, "error_percent": {"dense": 8.0, "encode": 20.0}}
+    whole = {f"erk {sparsity}": {**run, "sparsity": sparsity} for sparsity in (0.7, 0.8, 0.9)}
+    drawn = picture({**whole, "lamp 0.7": run, "splicing, one epoch": run, "ratio 20": run})
+    assert drawn.count("<polyline") == 1
+    assert ">erk<" in drawn
+    assert ">lamp<" not in drawn
+    assert "<title>splicing, one epoch</title>" in drawn
+    assert "ratio 20" not in drawn

@@ -4,7 +4,7 @@
 
 Of a trained ResNet (CHECKPOINT is ``resnet20-12fca82f.th``): magnitudes beside second order, layer
 by layer and over all layers, without any retraining; the schedules at one sparsity with one epoch;
-second order with more of them; ternary weights; targets. Settings are stated, not searched for; one
+the best of them with more; ternary weights; targets. Settings are stated, not searched for; one
 seed. A row is one run of the tool, and rows that ``results/weight_rules.json`` has already are not
 repeated.
 """
@@ -17,26 +17,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compressor.benchmarks.experiments import RESULTS, Json, compress, save, summary
+from compressor.reporting.axes import Axis, percent
+from compressor.reporting.svg import Chart, file
 
 NAME = "weight_rules"
 MISSED = 3
 """The exit code where a target was not met: all files are written."""
 EPOCH = ("--epochs", "1", "--lr", "0.02", "--distill")
 
-LONGER = ((0.75, 3, 0.01, 128), (0.9, 5, 0.01, 128), (0.9, 12, 0.05, 64))
-"""Sparsity, epochs, learning rate and batch size of second order with retraining."""
+OBS, RAMP = ("--criterion", "obs"), ("--schedule", "gradual")
+LONGER = (
+    ("second order", OBS, 0.75, 3, 0.01, 128, "fp32"),
+    ("second order", OBS, 0.9, 5, 0.01, 128, "fp32"),
+    ("second order", OBS, 0.9, 12, 0.05, 64, "fp32"),
+    ("gradual", RAMP, 0.9, 24, 0.05, 64, "bf16"),
+)
+"""How, sparsity, epochs, learning rate, batch size and precision of more retraining."""
 
+SPARSITIES = (0.7, 0.8, 0.9)
+RULES = {
+    "layer": (),
+    "erk": ("--scope", "erk"),
+    "lamp": ("--scope", "lamp"),
+    "global": ("--global",),
+    "second order": ("--global", "--criterion", "obs"),
+}
 CASES: dict[str, tuple[str, ...]] = {
     **{
         f"{rule} {sparsity}": ("--sparsity", str(sparsity), *words, "--epochs", "0")
-        for sparsity in (0.7, 0.8, 0.9)
-        for rule, words in {
-            "layer": (),
-            "erk": ("--scope", "erk"),
-            "lamp": ("--scope", "lamp"),
-            "global": ("--global",),
-            "second order": ("--global", "--criterion", "obs"),
-        }.items()
+        for sparsity in SPARSITIES
+        for rule, words in RULES.items()
     },
     **{
         f"{name}, one epoch": ("--sparsity", "0.9", "--scope", "global", *words, *EPOCH)
@@ -49,12 +59,13 @@ CASES: dict[str, tuple[str, ...]] = {
         }.items()
     },
     **{
-        f"second order {sparsity}, {epochs} epochs": (
-            *("--sparsity", str(sparsity), "--global", "--criterion", "obs"),
+        f"{name} {sparsity}, {epochs} epochs": (
+            *("--sparsity", str(sparsity), "--global", *words),
             *("--epochs", str(epochs), "--lr", str(lr), "--distill", "0.9"),
             *("--set", f"prune.retrain.batch_size={batch_size}"),
+            *(() if bits == "fp32" else ("--set", f"prune.retrain.precision={bits}")),
         )
-        for sparsity, epochs, lr, batch_size in LONGER
+        for name, words, sparsity, epochs, lr, batch_size, bits in LONGER
     },
     "ternary, one epoch": (
         *("--quantize", "*=ternary,conv1=8bit,linear=8bit", "--finetune-epochs", "1"),
@@ -85,6 +96,7 @@ def main(words: Sequence[str] | None = None) -> None:
             print(f"{case}: {line(rows[case])}", flush=True)
             ordered = {name: rows[name] for name in CASES if name in rows}
             save(NAME, {"rows": ordered}, [each["command"] for each in ordered.values()])
+    (RESULTS / f"{NAME}.svg").write_text(picture(rows), encoding="utf-8")
 
 
 def row(options: argparse.Namespace, words: Sequence[str]) -> Json:
@@ -106,6 +118,39 @@ def row(options: argparse.Namespace, words: Sequence[str]) -> Json:
         **summary(report),
         "targets": report.get("targets"),
     }
+
+
+def picture(rows: dict[str, Json]) -> str:
+    """An SVG file: accuracy against sparsity, a line for each rule without retraining."""
+
+    def at(name: str) -> tuple[float, float]:
+        row = rows[name]
+        return row["sparsity"], 1 - row["error_percent"]["encode"] / 100
+
+    once = [[f"{rule} {each}" for each in SPARSITIES] for rule in RULES]
+    longer = [
+        name
+        for name, words in CASES.items()
+        if name in rows and "--sparsity" in words and words[-2:] != ("--epochs", "0")
+    ]
+    dense = 1 - next(iter(rows.values()))["error_percent"]["dense"] / 100
+    chart = Chart(
+        "Accuracy against sparsity",
+        "a line for each rule of what to prune, without retraining; dots: retrained",
+        Axis("sparsity", min(SPARSITIES) - 0.01, max(SPARSITIES) + 0.01, text=percent),
+        Axis("accuracy", 0.0, 1.0, text=percent),
+        "rules",
+        height=380,
+        width=560,
+    )
+    chart.level(dense, "dense")
+    for color, names in enumerate(once):
+        if rows.keys() >= set(names):
+            chart.series([at(name) for name in names], color, list(RULES)[color])
+    if longer:
+        chart.dots([at(name) for name in longer], len(RULES), longer)
+        chart.named(len(RULES), "retrained")
+    return file(chart.done())
 
 
 def line(found: Json) -> str:
