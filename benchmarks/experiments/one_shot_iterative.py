@@ -59,7 +59,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     path = RESULTS / f"{options.name}.json"
-    rows: list[Json] = json.loads(path.read_text())["rows"] if path.exists() else []
+    known: Json = json.loads(path.read_text()) if path.exists() else {"commands": [], "rows": []}
+    rows: list[Json] = known["rows"]
+    commands = list(dict.fromkeys([*known["commands"], command_line()]))
     with tempfile.TemporaryDirectory() as scratch:
         for sparsity, epochs in itertools.product(options.sparsities, options.epochs):
             for rounds in (1, epochs):
@@ -73,7 +75,7 @@ def main() -> None:
                 rows.append({**case, **row, "command": command})
                 print(line(rows[-1]), flush=True)
                 rows.sort(key=lambda row: [row[name] for name in CASE])
-                save(options.name, {"rows": rows}, [command_line()])
+                save(options.name, {"rows": rows}, commands)
     mine = [row for row in rows if row["scope"] == options.scope]
     draw(mine, RESULTS / f"{options.name}-{options.scope}.svg")
 

@@ -74,7 +74,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "size 10 %": ("--target-size", "10%", "--finetune-epochs", "0", *EPOCH),
     "ratio 20": ("--target-ratio", "20", "--finetune-epochs", "0", *EPOCH),
     "drop 0.5": ("--max-drop", "0.5", "--finetune-epochs", "0", *EPOCH),
-    "ratio 400": ("--target-ratio", "400", "--max-drop", "0.5"),
+    "ratio 400": ("--target-ratio", "400", "--max-drop", "0.5", "--finetune-epochs", "0", *EPOCH),
 }
 
 
