@@ -19,7 +19,7 @@ from compressor.models import registry
 from compressor.network import Context, Network
 from compressor.recipe import Recipe
 from compressor.scan import scan
-from compressor.scan.allocation import Setting, allocate, layer_model, price_of
+from compressor.scan.allocation import RESOLUTION, Setting, allocate, layer_model, price_of
 from compressor.scan.proposal import with_settings
 from compressor.scan.replay import Replay
 from compressor.scan.variants import Channels
@@ -219,6 +219,19 @@ def test_an_allocation_takes_from_the_layer_that_loses_least() -> None:
     assert plain["frail"].bits == 8
     assert size <= most / 2
     assert chosen["hardy"].sparsity > chosen["frail"].sparsity
+
+
+def test_what_images_do_not_tell_is_not_taken_for_nothing() -> None:
+    pruned = [(0.5, 0.0), (0.9, 0.5)]
+    lucky = layer_model(1000, pruned, [(8, -0.1, 7.5), (4, 0.0, 3.9), (2, 1.0, 1.9)])
+    unlucky = layer_model(1000, pruned, [(8, 0.4, 7.5), (4, 0.4, 3.9), (2, 1.0, 1.9)])
+
+    assert lucky.widths == (8, 4, 2)
+    assert lucky.increase[0].tolist() == [RESOLUTION / 4**4, RESOLUTION, 1.0]
+    assert unlucky.increase[0].tolist() == [0.4 - RESOLUTION, 0.4, 1.0]
+    # Where size costs next to nothing, nothing is given up for a lucky figure.
+    for model in (lucky, unlucky):
+        assert allocate({"": model}, 1e-14)[0][""] == Setting(0.0, 8)
 
 
 def test_the_command_writes_a_recipe_that_a_run_takes(

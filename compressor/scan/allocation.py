@@ -21,6 +21,8 @@ Doubles = NDArray[np.float64]
 FINE = np.round(np.concatenate([[0.0], 1 - np.geomspace(0.7, 5e-4, 250)]), 4)
 """Sparsities that may be proposed, as far as a layer's curve goes: of one to the next, 3 % fewer
 weights are left."""
+RESOLUTION = 1e-3
+"""Nats: an increase of the loss that a scan's images do not tell from none."""
 PLAIN = 32.0
 """Bits of a weight that nothing shares."""
 
@@ -72,31 +74,47 @@ def layer_model(
 ) -> LayerModel:
     """From a layer's curves: ``pruned`` (sparsity, increase), ``shared`` (bits, increase, entropy).
 
-    Curves are made monotone, since a scan's noise and lucky prunings must not pay; sparsities
+    Curves are made monotone, since a scan's noise and lucky prunings must not pay, and of what a
+    few images cannot tell (:data:`RESOLUTION`) the gentler change is the better one; sparsities
     between those scanned are interpolated. A position costs the entropy of its being zero, a weight
     that is left the entropy of its index, and a centroid 16 bits.
     """
     known = sorted(pruned)
     ends = [0.0, *(sparsity for sparsity, _ in known)]
-    rises = np.maximum.accumulate([0.0, *(max(rise, 0.0) for _, rise in known)])
+    rises = _told([0.0, *(rise for _, rise in known)], np.array(ends) ** 3)
     fine = FINE[ends[-1] >= FINE] if known else np.zeros(1)
     kept = np.array([max(1, weights - round(s * weights)) / weights for s in fine])
     by_sparsity = PchipInterpolator(ends, rises)(fine) if known else np.zeros(1)
-    widths: list[int | None] = []
-    by_width, entropies = [], []
-    worst = 0.0
-    for width, rise, entropy in sorted(shared, reverse=True):
-        worst = max(worst, rise)
-        widths.append(width)
-        by_width.append(worst)
-        entropies.append((entropy, 16.0 * min(2**width, weights)))
-    if not widths:
-        widths, by_width, entropies = [None], [0.0], [(PLAIN, 0.0)]
+    widths: tuple[int | None, ...] = (None,)
+    by_width, entropies = np.zeros(1), [(PLAIN, 0.0)]
+    if shared:
+        bits, rise, entropy = zip(*sorted(shared, reverse=True), strict=True)
+        by_width = _told(rise, 4.0 ** -np.array(bits))
+        entropies = [(e, 16.0 * min(2**w, weights)) for w, e in zip(bits, entropy, strict=True)]
+        widths = bits
     positions = np.array([_entropy(part) for part in kept])
     each, books = np.array(entropies).T
     size = weights * (positions[:, None] + kept[:, None] * each[None, :]) + books[None, :]
-    increase = by_sparsity[:, None] + np.array(by_width)[None, :]
-    return LayerModel(weights, fine, tuple(widths), increase, size)
+    increase = by_sparsity[:, None] + by_width[None, :]
+    return LayerModel(weights, fine, widths, increase, size)
+
+
+def _told(rises: Sequence[float], errors: Doubles) -> Doubles:
+    """A layer's increases, from the gentlest change on, where noise hid what they must be.
+
+    ``errors`` are to one another as the squared errors of the weights, of which a small increase is
+    a multiple: it grows with the cube of the sparsity (weights lie evenly about zero) and by four
+    for each bit less. Up to :data:`RESOLUTION` a step loses what that says, whatever was seen: else
+    a layer that lost nothing by luck, or as much by a gentle change as by a harsh one, is given
+    the harsh one for nothing.
+    """
+    found = np.maximum.accumulate(np.maximum(rises, 0.0))
+    for at in range(len(found) - 2, -1, -1):
+        harsher = found[at + 1]
+        law = harsher * errors[at] / errors[at + 1]
+        least, most = min(RESOLUTION, law), harsher - min(RESOLUTION, harsher - law)
+        found[at] = min(max(found[at], least), most)
+    return found
 
 
 def _entropy(part: float) -> float:

@@ -145,7 +145,7 @@ class _Search:
 
         bits, found = self._bisect(self.fewest, self.most, QUICK, kept, train=False)
         if not self.trials.trains:
-            return found
+            return found or self._try(self.most, train=False)
         # Half of the bits is a guess of what training mends, halved again as long as it does.
         _, trained = self._bisect(self.fewest, bits, TRAININGS, kept, train=True)
         return trained or found or self._try(self.most, train=False)
