@@ -121,6 +121,18 @@ def test_a_drop_alone_gives_a_small_file_within_it(
     assert (here / "net-compressed" / "net.dcz").stat().st_size == min(allowed)
 
 
+def test_training_pays(net: Path, here: Path, compress: Compress) -> None:
+    longer = ("--epochs", 8, "--finetune-epochs", 2, "--threads", 1, "-q")
+    done = compress(net, "--data", "digits", "--max-drop", 3, *longer)
+
+    assert done.code == 0, done.err
+    met = [row for row in report_of(here / "net-compressed")["targets"]["tried"] if row["met"]]
+    # What is within the drop with it is smaller than what is without.
+    trained = [row["bytes"] for row in met if row["trained"]]
+    assert trained
+    assert min(trained) < min(row["bytes"] for row in met if not row["trained"])
+
+
 # ---- what cannot be met --------------------------------------------------------------------------
 
 

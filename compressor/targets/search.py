@@ -37,10 +37,10 @@ def search(
     """``recipe`` with ``prune.sparsity`` and ``share.bits`` of each layer as ``targets`` ask.
 
     A drop alone gives the smallest artifact found within it; a size the best accuracy that the
-    model finds at that size. Where they cannot be met, what comes closest: the smallest artifact,
-    within the drop where there is one. The network stays as it was; ``recipe`` must be checked
-    (``preflight``) and torch deterministic. Raises :class:`UsageError` for a recipe that is
-    calibrated, and for a drop without validation images.
+    model finds at that size. Where a size cannot be met, the smallest artifact, within the drop
+    where there is one; where a drop cannot, the settings that change least. The network stays as it
+    was; ``recipe`` must be checked (``preflight``) and torch deterministic. Raises
+    :class:`UsageError` for a recipe that is calibrated, and for a drop without validation images.
     """
     data = context.data
     images = 0 if data is None else min(MOST_VALIDATION, len(data.validation))
@@ -144,11 +144,11 @@ class _Search:
             return outcome is not None and within(self._drop(outcome), max_drop)
 
         bits, found = self._bisect(self.fewest, self.most, QUICK, kept, train=False)
-        if not self.trials.trains:
-            return found or self._try(self.most, train=False)
-        # Half of the bits is a guess of what training mends, halved again as long as it does.
-        _, trained = self._bisect(self.fewest, bits, TRAININGS, kept, train=True)
-        return trained or found or self._try(self.most, train=False)
+        if self.trials.trains:
+            # Half of the bits is a guess of what training mends, halved again as long as it does.
+            _, trained = self._bisect(self.fewest, bits, TRAININGS, kept, train=True)
+            found = trained or found
+        return found or self._try(self.most, train=False)
 
     def _bisect(
         self,
