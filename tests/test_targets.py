@@ -13,10 +13,12 @@ import torch
 import compressor
 from compressor import Prune, Recipe, Share, Targets, artifact
 from compressor.errors import UsageError
+from compressor.network import Network
 from compressor.recipe import from_table
 from compressor.scan.allocation import Setting, allocate, allocate_within, layer_model, price_of
 from compressor.scan.proposal import with_settings
 from compressor.settings import parse_size, parse_times
+from compressor.targets.models import of_weights
 from compressor.targets.search import TRAININGS
 from compressor.training import data as datasets
 from compressor.training.evaluation import evaluate
@@ -101,6 +103,23 @@ def test_without_data_layers_are_ranked_by_their_weights(
 
 
 # ---- a drop --------------------------------------------------------------------------------------
+
+
+def test_without_images_nothing_is_too_small_to_be_told() -> None:
+    values = torch.tensor([1e-4] * 600 + [-1e-4] * 600 + [1.0] * 400 + [-1.0] * 400)
+    module = torch.nn.Sequential(torch.nn.Linear(50, 40))
+    with torch.no_grad():
+        module[0].weight.copy_(values.view(40, 50))
+    network = Network(module, torch.zeros(1, 50), "net", "linear")
+    (model,) = of_weights(network, seed=0).values()
+    shared = dict(zip(model.widths, model.increase[0], strict=True))
+    pruned = model.increase[:, model.widths.index(8)]
+
+    assert shared[2] == pytest.approx(0.0, abs=1e-12)  # four values, four centroids
+    # Two: 400 alone, of the others 1200 lie 1/4 and 400 lie 3/4 from their mean, 1/4.
+    assert shared[1] == pytest.approx(300 / (400 + 1600 / 16), rel=1e-3)
+    assert pruned[model.sparsities < 0.6].max() < 2 * 1200 * 1e-8 / 800
+    assert np.interp(0.7, model.sparsities, pruned) == pytest.approx(200 / 600, rel=1e-2)
 
 
 def test_a_drop_alone_gives_a_small_file_within_it(

@@ -11,7 +11,6 @@ Each step leaves its rows and ONNX files in a folder, and is not repeated where 
 
 import argparse
 import copy
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -260,14 +260,8 @@ def interpolated(curve: Sequence[tuple[float, float]], at: float) -> float | Non
 
     Left of all, where the rival has nothing as fast, its fastest; None right of all.
     """
-    fastest = min(curve, default=None)
-    if fastest is not None and at < fastest[0]:
-        return fastest[1]
-    for (left, low), (right, high) in itertools.pairwise(sorted(curve)):
-        if left <= at <= right:
-            share = (at - left) / (right - left) if right > left else 0.0
-            return round(low + share * (high - low), 2)
-    return None
+    x, y = np.array(sorted(curve)).reshape(-1, 2).T
+    return round(float(np.interp(at, x, y)), 2) if at <= max(x, default=-np.inf) else None
 
 
 def print_row(row: Row) -> None:

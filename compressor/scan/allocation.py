@@ -71,17 +71,18 @@ def layer_model(
     weights: int,
     pruned: Sequence[tuple[float, float]],
     shared: Sequence[tuple[int, float, float]],
+    resolution: float = RESOLUTION,
 ) -> LayerModel:
     """From a layer's curves: ``pruned`` (sparsity, increase), ``shared`` (bits, increase, entropy).
 
-    Curves are made monotone, since a scan's noise and lucky prunings must not pay, and of what a
-    few images cannot tell (:data:`RESOLUTION`) the gentler change is the better one; sparsities
-    between those scanned are interpolated. A position costs the entropy of its being zero, a weight
-    that is left the entropy of its index, and a centroid 16 bits.
+    Curves are made monotone, since a scan's noise and lucky prunings must not pay, and of increases
+    too small to be told (``resolution``; 0 where no images had to tell them) the gentler change is
+    the better one; sparsities between those scanned are interpolated. A position costs the entropy
+    of its being zero, a weight that is left the entropy of its index, and a centroid 16 bits.
     """
     known = sorted(pruned)
     ends = [0.0, *(sparsity for sparsity, _ in known)]
-    rises = _told([0.0, *(rise for _, rise in known)], np.array(ends) ** 3)
+    rises = _told([0.0, *(rise for _, rise in known)], np.array(ends) ** 3, resolution)
     fine = FINE[ends[-1] >= FINE] if known else np.zeros(1)
     kept = np.array([max(1, weights - round(s * weights)) / weights for s in fine])
     by_sparsity = PchipInterpolator(ends, rises)(fine) if known else np.zeros(1)
@@ -89,7 +90,7 @@ def layer_model(
     by_width, entropies = np.zeros(1), [(PLAIN, 0.0)]
     if shared:
         bits, rise, entropy = zip(*sorted(shared, reverse=True), strict=True)
-        by_width = _told(rise, 4.0 ** -np.array(bits))
+        by_width = _told(rise, 4.0 ** -np.array(bits), resolution)
         entropies = [(e, 16.0 * min(2**w, weights)) for w, e in zip(bits, entropy, strict=True)]
         widths = bits
     positions = np.array([_entropy(part) for part in kept])
@@ -99,12 +100,12 @@ def layer_model(
     return LayerModel(weights, fine, widths, increase, size)
 
 
-def _told(rises: Sequence[float], errors: Doubles) -> Doubles:
+def _told(rises: Sequence[float], errors: Doubles, resolution: float) -> Doubles:
     """A layer's increases, from the gentlest change on, where noise hid what they must be.
 
     ``errors`` are to one another as the squared errors of the weights, of which a small increase is
     a multiple: it grows with the cube of the sparsity (weights lie evenly about zero) and by four
-    for each bit less. Up to :data:`RESOLUTION` a step loses what that says, whatever was seen: else
+    for each bit less. Up to ``resolution`` a step loses what that says, whatever was seen: else
     a layer that lost nothing by luck, or as much by a gentle change as by a harsh one, is given
     the harsh one for nothing.
     """
@@ -112,7 +113,7 @@ def _told(rises: Sequence[float], errors: Doubles) -> Doubles:
     for at in range(len(found) - 2, -1, -1):
         harsher = found[at + 1]
         law = harsher * errors[at] / errors[at + 1]
-        least, most = min(RESOLUTION, law), harsher - min(RESOLUTION, harsher - law)
+        least, most = min(resolution, law), harsher - min(resolution, harsher - law)
         found[at] = min(max(found[at], least), most)
     return found
 

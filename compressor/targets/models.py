@@ -41,7 +41,7 @@ def _of_layer(layer: Layer, seed: int) -> LayerModel:
         (int(v.value), _error(layer, v), float(v.facts["entropy"]))
         for v in change.bits(layer, seed)
     ]
-    return layer_model(layer.weight.numel(), pruned, shared)
+    return layer_model(layer.weight.numel(), pruned, shared, resolution=0.0)
 
 
 def _error(layer: Layer, variant: Variant) -> float:
