@@ -213,3 +213,27 @@ def test_what_counts_right_answers_needs_a_classification(compress: Compress, he
         assert says in done.err
     done = compress("scan", "net.pt", *given)
     assert (done.code, "leave --task out" in done.err) == (2, True)
+
+
+def test_targets_of_a_task_without_labels_rank_layers_by_their_weights(
+    compress: Compress, here: Path
+) -> None:
+    # A share of the variance explained: better higher, and no answer is right or wrong.
+    error = "(output - target).square().mean(1)"
+    text = AUTOENCODER.replace(f"return {error}\n    def ex", f"return 1 - {error}\n    def ex")
+    text = text.replace("higher_is_better = False", "higher_is_better = True")
+    assert text.count("1 - ") == text.count("= True") == 1
+    (here / "mine.py").write_text(text)
+    scope: dict[str, Any] = {}
+    exec(text, scope)
+    torch.manual_seed(0)
+    torch.save(scope["build"]().state_dict(), here / "net.pt")
+    command = ("net.pt", "--arch", "mine.py:build", "--task", "mine.py:Task")
+    sizes = ("--target-ratio", 2.5, "--weights-only", "--epochs", 2)
+    done = compress(*command, "--data", "mine.py:make", *sizes, *SMALL)
+
+    assert done.code == 0, done.err
+    targets = json.loads((here / "net-compressed" / "report.json").read_text())["targets"]
+    assert targets["ranked_by"] == "squared error of the weights"
+    assert (here / "net-compressed" / "net.dcz").stat().st_size <= targets["most_bytes"]
+    assert targets["drop"] is not None

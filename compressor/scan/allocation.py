@@ -12,6 +12,7 @@ give smaller networks.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,14 +44,26 @@ Choice = tuple[Setting, float, float]
 class LayerModel:
     """What each setting of a layer of ``weights`` costs.
 
-    ``increase`` (sparsities, widths) is in nats, ``size`` of the same shape in bits.
+    ``pruning`` (sparsities,) and ``sharing`` (widths,) are increases of the loss in nats, ``size``
+    (sparsities, widths) is in bits.
     """
 
     weights: int
     sparsities: Doubles
     widths: tuple[int | None, ...]
-    increase: Doubles
+    pruning: Doubles
+    sharing: Doubles
     size: Doubles
+
+    @cached_property
+    def increase(self) -> Doubles:
+        """Nats, (sparsities, widths): the two increases sum up."""
+        return self.pruning[:, None] + self.sharing[None, :]
+
+    def parts(self, setting: Setting) -> tuple[float, float]:
+        """What ``setting``'s sparsity increases the loss by, and what its width."""
+        row = int(np.flatnonzero(self.sparsities == setting.sparsity)[0])
+        return float(self.pruning[row]), float(self.sharing[self.widths.index(setting.bits)])
 
     def best(self, price: float) -> Choice:
         """The setting that is best at ``price`` nats a bit, its increase, its bits."""
@@ -96,8 +109,7 @@ def layer_model(
     positions = np.array([_entropy(part) for part in kept])
     each, books = np.array(entropies).T
     size = weights * (positions[:, None] + kept[:, None] * each[None, :]) + books[None, :]
-    increase = by_sparsity[:, None] + by_width[None, :]
-    return LayerModel(weights, fine, widths, increase, size)
+    return LayerModel(weights, fine, widths, by_sparsity, by_width, size)
 
 
 def _told(rises: Sequence[float], errors: Doubles, resolution: float) -> Doubles:

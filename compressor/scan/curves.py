@@ -23,6 +23,8 @@ from compressor.training.layout import layout
 
 BATCH = 100
 """Images at a time: activations of more leave the processor's caches."""
+LEFT = 0.01
+"""Of the right answers, the least part that is taken for left."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class Answers:
     accuracy: float
     loss: float
     lost: float = 0.0
+
+    def harm(self, dense: "Answers") -> float:
+        """The increase of the loss, in nats, over the part of the right answers that is left.
+
+        The loss of a network that guesses rises no further. Taken as it is, it would have a layer's
+        last weights go for nothing once it does no more than guess.
+        """
+        left = 1 - self.lost / dense.accuracy if dense.accuracy else 1.0
+        return (self.loss - dense.loss) / max(left, LEFT)
 
     def row(self) -> dict[str, float]:
         return {"accuracy": self.accuracy, "loss": self.loss, "lost": self.lost}

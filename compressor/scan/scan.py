@@ -26,8 +26,6 @@ from compressor.tracing import traced
 from compressor.training.data import Data, Split
 
 KINDS = change.KINDS
-LEFT = 0.01
-"""Of the right answers, the least part that a model takes for left."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,9 @@ class Scan:
         return {
             name: layer_model(
                 layer.weight.numel(),
-                [(v.value, _harm(a, self.dense)) for v, a in _points(pruned.get(name))],
+                [(v.value, a.harm(self.dense)) for v, a in _points(pruned.get(name))],
                 [
-                    (int(v.value), _harm(a, self.dense), v.facts["entropy"])
+                    (int(v.value), a.harm(self.dense), v.facts["entropy"])
                     for v, a in _points(shared.get(name))
                 ],
             )
@@ -85,21 +83,11 @@ class Scan:
         """The same of channels, in multiply-adds in place of bits."""
         found = {}
         for curve in self.of("channels"):
-            points = [(v.facts["ratio"], _harm(a, self.dense)) for v, a in curve.points]
+            points = [(v.facts["ratio"], a.harm(self.dense)) for v, a in curve.points]
             model = layer_model(int(curve.points[0][0].facts["of"]), points, [])
             macs = self.cost[curve.unit] * (1 - model.sparsities)
             found[curve.unit] = replace(model, size=macs[:, None])
         return found
-
-
-def _harm(answers: Answers, dense: Answers) -> float:
-    """The increase of the loss, over the part of the right answers that is left.
-
-    The loss of a network that guesses rises no further. Taken as it is, it would have a layer's
-    last weights go for nothing once it does no more than guess.
-    """
-    left = 1 - answers.lost / dense.accuracy if dense.accuracy else 1.0
-    return (answers.loss - dense.loss) / max(left, LEFT)
 
 
 def _points(curve: Curve | None) -> list[tuple[Variant, Answers]]:

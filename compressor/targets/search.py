@@ -5,30 +5,38 @@ any number of bits (``scan/allocation.py``). How many bits to ask it for is foun
 
 1. Without training, which is quick: the bits whose artifact is of the size asked for, by the
    secant within a bracket; or the fewest at which accuracy does not fall too far, by bisection.
-2. Where the recipe trains, with all its training, at most `TRAININGS` times: the size is corrected
-   by what training made of it, and the drop that training mends is spent on fewer bits.
+2. Where the recipe trains, with all its training, at most `TRAININGS` times. Each tells the model
+   what is left, after training, of the cost of pruning and of sharing, so that the next may prune
+   more and share less; the size is corrected by what training made of it, and the drop that
+   training mends is spent on fewer bits.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from compressor.errors import StageError, UsageError
 from compressor.network import Context, Network, Row
 from compressor.recipe import Recipe
-from compressor.scan.allocation import HIGHEST, LOWEST, LayerModel, allocate, allocate_within
+from compressor.scan.allocation import HIGHEST, LOWEST, allocate, allocate_within
 from compressor.settings import Targets
-from compressor.targets.models import measured, of_weights
+from compressor.targets.models import Models, mended, of_weights, weighted
 from compressor.targets.trials import MOST_VALIDATION, Outcome, Trials, parts
 from compressor.targets.verdict import Found, bytes_of, within
 
 QUICK, TRAININGS = 10, 3
-"""Trials without training, and with it, at most."""
+"""Trials without training, before each with training too where a size is asked for, and with it."""
 CLOSE = 0.97
 """Of the bytes allowed, a part that is near enough; with training, whose trials are dear, less."""
 CLOSE_TRAINED = 0.9
 MARGIN = 0.995
 """Of the bytes allowed, what is aimed at."""
+MARGIN_TRAINED = 0.98
+"""The same before a training: indices of trained weights take more."""
+MENDED = 0.1
+"""What retraining is taken to leave of the cost of pruning, until it has been measured."""
+STANDS = 2.0
+"""A factor by which that moves so little that another training would find the same."""
 
 
 def search(
@@ -55,8 +63,8 @@ def search(
         )
     context.progress.note("ranking layers ...")
     trials = Trials(network, recipe, context)
-    if data is not None and images:
-        models, by = measured(trials.network, data, trials.context), "loss on validation images"
+    if trials.judge is not None:
+        models, by = trials.judge.models(), "loss on validation images"
     else:
         models, by = of_weights(trials.network, context.seed), "squared error of the weights"
     if not models:
@@ -69,13 +77,14 @@ def search(
 @dataclass
 class _Search:
     trials: Trials
-    models: Mapping[str, LayerModel]
+    scanned: Models
     targets: Targets
     fp32_bytes: int
     tried: list[Row] = field(default_factory=list)
     outcomes: dict[tuple[object, ...], Outcome | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.models, self.factor = self.scanned, 1.0
         # Between them is every number of bits that the model can be asked for.
         self.fewest, self.most = (allocate(self.models, p)[1] for p in (HIGHEST, LOWEST))
 
@@ -100,20 +109,43 @@ class _Search:
 
         With training or without: a short one may do more harm than good.
         """
-        bits, found = self._bits_of(wanted)
+        _, found = self._bits_of(wanted)
         if found is None or not self.trials.trains:
             return found
-        fitting = [found]
+        fitting, aim = [found], MARGIN_TRAINED * wanted
+        self._weigh(MENDED if self.trials.retrains else 1.0)
         for _ in range(TRAININGS):
-            outcome = self._try(bits, train=True)
-            if outcome is None:
+            bits, plain = self._bits_of(int(aim))
+            outcome = None if plain is None else self._try(bits, train=True)
+            if plain is None or outcome is None:
                 break
+            near = CLOSE_TRAINED * wanted <= outcome.bytes <= wanted
             if outcome.bytes <= wanted:
                 fitting.append(outcome)
-                if outcome.bytes >= CLOSE_TRAINED * wanted:
-                    break
-            bits = self._bounded(bits * MARGIN * wanted / outcome.bytes)
+            if self._stands(outcome) and near:
+                break
+            aim = MARGIN * wanted * plain.bytes / outcome.bytes
         return max(fitting, key=lambda o: (self._met(o), o.accuracy or 0.0, o.trained, o.bytes))
+
+    def _weigh(self, factor: float) -> None:
+        """From now on pruning costs ``factor`` times what it does without retraining."""
+        self.factor, self.models = factor, weighted(self.scanned, factor)
+
+    def _stands(self, trained: Outcome) -> bool:
+        """Whether a training has confirmed the factor; else the next is half-way, in logarithms.
+
+        What is foreseen at a higher factor prunes less and shares more, of which relatively more is
+        left: the factor measured falls as that in use rises, so that they meet in between. No
+        retraining is taken to leave more of pruning than of sharing.
+        """
+        found = None
+        if trained.harm is not None:
+            found = mended(self.scanned, trained.settings, trained.harm)
+        if found is None:
+            return True
+        before = self.factor
+        self._weigh(math.sqrt(before * (min(found, 1.0) if self.trials.retrains else found)))
+        return 1 / STANDS <= self.factor / before <= STANDS
 
     def _bits_of(self, wanted: int) -> tuple[float, Outcome | None]:
         """Without training: bits to ask for, and the outcome, None where none is so small."""
@@ -146,6 +178,7 @@ class _Search:
         bits, found = self._bisect(self.fewest, self.most, QUICK, kept, train=False)
         if self.trials.trains:
             # Half of the bits is a guess of what training mends, halved again as long as it does.
+            self._weigh(MENDED if self.trials.retrains else 1.0)
             _, trained = self._bisect(self.fewest, bits, TRAININGS, kept, train=True)
             found = trained or found
         return found or self._try(self.most, train=False)
@@ -166,6 +199,8 @@ class _Search:
                 break
             bits = max(math.sqrt(low * high), high / 2) if train else math.sqrt(low * high)
             outcome = self._try(bits, train=train)
+            if train and outcome is not None:
+                self._stands(outcome)
             if kept(outcome):
                 high, best = bits, outcome
             else:

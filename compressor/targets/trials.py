@@ -22,6 +22,7 @@ from compressor.recipe import Recipe
 from compressor.scan.allocation import Setting
 from compressor.scan.proposal import untrained, with_settings
 from compressor.storage import load_decoded, skeleton_of
+from compressor.targets.models import Judge
 from compressor.training.data import Data, Split
 from compressor.training.evaluation import scores
 from compressor.training.losses import frozen
@@ -31,13 +32,17 @@ MOST_VALIDATION = 5000
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a trial: its settings, the artifact's bytes, accuracy on validation images (0 to 1)."""
+    """Of a trial: its settings, the artifact's bytes, accuracy on validation images (0 to 1).
+
+    ``harm`` is what pruning and what sharing did, each trained; None without a judge.
+    """
 
     settings: Mapping[str, Setting]
     recipe: Recipe
     bytes: int
     accuracy: float | None
     trained: bool
+    harm: tuple[float, float] | None
 
 
 class Trials:
@@ -54,20 +59,26 @@ class Trials:
             report = remove_channels(self.network, recipe.channels, self.context)
             bake(self.network.module)
             cut(self.network, report.details["kept"])
+        data = context.data
+        labelled = data is not None and data.task.labels and len(data.validation)
+        self.judge = Judge(self.network, data, self.context) if data and labelled else None
         self._skeleton = self._traced(self.network)
-        stages = [t for name, t in recipe.trainings.items() if not name.startswith("channels.")]
-        self.trains = context.data is not None and any(t.epochs for t in stages)
+        epochs = {} if data is None else {n: t.epochs for n, t in recipe.trainings.items()}
+        self.trains = any(n for name, n in epochs.items() if not name.startswith("channels."))
+        self.retrains = bool(epochs.get("prune.retrain"))
 
     def trial(self, settings: Mapping[str, Setting], *, train: bool) -> Outcome | None:
         """One set of settings; without training where not ``train``. None: not possible."""
         recipe = with_settings(self.recipe, settings)
         recipe = recipe if train else untrained(recipe)
-        small = _copy(self.network)
+        small, judge = _copy(self.network), self.judge if train else None
         try:
             if recipe.prune is not None:
                 prune(small, recipe.prune, self.context)
+            pruned = judge.harm(small.module) if judge else 0.0
             if recipe.share is not None:
                 share(small, recipe.share, self.context)
+            shared = judge.harm(small.module) if judge else 0.0
         except StageError as error:
             self.context.progress.note(f"not possible: {error}")
             return None
@@ -77,7 +88,8 @@ class Trials:
         blob = encoded(small, recipe, skeleton, self.context.progress)
         load_decoded(small.module, artifact.decode(blob).tensors)
         found = accuracy(small, self.context.data)
-        return Outcome(settings, recipe, len(blob), found, train)
+        harm = (pruned, shared - pruned) if judge else None
+        return Outcome(settings, recipe, len(blob), found, train, harm)
 
     def _traced(self, network: Network) -> bytes:
         wanted = self.recipe.encode.graph
