@@ -85,6 +85,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.models, self.factor = self.scanned, 1.0
+        self.guess = MENDED if self.trials.retrains else 1.0
         # Between them is every number of bits that the model can be asked for.
         self.fewest, self.most = (allocate(self.models, p)[1] for p in (HIGHEST, LOWEST))
 
@@ -113,7 +114,7 @@ class _Search:
         if found is None or not self.trials.trains:
             return found
         fitting, aim = [found], MARGIN_TRAINED * wanted
-        self._weigh(MENDED if self.trials.retrains else 1.0)
+        self._weigh(self.guess)
         for _ in range(TRAININGS):
             bits, plain = self._bits_of(int(aim))
             outcome = None if plain is None else self._try(bits, train=True)
@@ -178,7 +179,7 @@ class _Search:
         bits, found = self._bisect(self.fewest, self.most, QUICK, kept, train=False)
         if self.trials.trains:
             # Half of the bits is a guess of what training mends, halved again as long as it does.
-            self._weigh(MENDED if self.trials.retrains else 1.0)
+            self._weigh(self.guess)
             _, trained = self._bisect(self.fewest, bits, TRAININGS, kept, train=True)
             found = trained or found
         return found or self._try(self.most, train=False)
